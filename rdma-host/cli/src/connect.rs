@@ -12,14 +12,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     capture::CaptureArguments, failure::Failure, output, progress::with_progress,
-    shutdown::InterruptibleRuntime, target::TargetArguments,
+    shutdown::InterruptibleRuntime, size, target::TargetArguments,
 };
 
 /// Target, and a namespace of it.
 #[derive(Args)]
 pub(crate) struct NamespaceArguments {
     /// Namespace id [default: the only one].
-    #[arg(long, value_name = "N")]
+    #[arg(long, visible_alias = "namespace-id", value_name = "N",
+          value_parser = size::namespace_field)]
     ns: Option<u32>,
 
     #[command(flatten)]
@@ -48,6 +49,9 @@ impl NamespaceArguments {
         &self,
         provider: &Arc<P>,
     ) -> Result<(ConnectedController<P>, Namespace), Failure> {
+        if self.ns == Some(0) {
+            return Err(Failure::usage("no namespace has the id 0: they count from 1"));
+        }
         let connected = ConnectedController::connect(provider, &self.target)?;
         let namespace = connected.namespace(self.ns)?;
         Ok((connected, namespace))

@@ -67,7 +67,8 @@ pub(crate) struct Load<P: Provider> {
 #[derive(Args, Clone)]
 pub(crate) struct LoadArguments {
     /// Namespace id [default: the only one].
-    #[arg(long, value_name = "N")]
+    #[arg(long, visible_alias = "namespace-id", value_name = "N",
+          value_parser = size::namespace_id)]
     ns: Option<u32>,
 
     /// Commands in flight on each queue [default: 32, or what the target grants if that is less].
@@ -94,6 +95,23 @@ pub(crate) struct LoadArguments {
 }
 
 impl LoadArguments {
+    /// Refuses what is wrong whatever the target has, for a connection with these options.
+    pub(crate) fn check(&self, options: &ConnectOptions) -> Result<(), Failure> {
+        self.cpus.as_ref().map_or(Ok(()), CpuList::check)?;
+        self.thread_count(options.io_queues)?;
+        match self.iodepth {
+            Some(depth) if self.target.queue_size.is_some() && depth >= options.queue_entries => {
+                let entries = options.queue_entries;
+                Err(Failure::usage(format!(
+                    "--iodepth {depth} needs --queue-size {} at least, not {entries}: one entry of \
+                     a queue stays empty",
+                    depth + 1
+                )))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Number of threads, if there are to be `queues` queues on which they can work.
     fn thread_count(&self, queues: u16) -> Result<usize, Failure> {
         let processors = match &self.cpus {
@@ -136,21 +154,12 @@ impl<P: Provider> Load<P> {
         mut options: ConnectOptions,
         block_bytes: Option<u64>,
     ) -> Result<Self, Failure> {
+        arguments.check(&options)?;
         let threads = arguments.thread_count(options.io_queues)?;
         if arguments.target.queue_size.is_none() {
             // One entry of a queue stays empty.
             let wanted = arguments.iodepth.unwrap_or(IODEPTH_DEFAULT) + 1;
             options.queue_entries = options.queue_entries.max(wanted);
-        }
-        if let Some(depth) = arguments.iodepth
-            && depth >= options.queue_entries
-        {
-            let entries = options.queue_entries;
-            return Err(Failure::usage(format!(
-                "--iodepth {depth} needs --queue-size {} at least, not {entries}: one entry of a \
-                 queue stays empty",
-                depth + 1
-            )));
         }
         let (controller, pollers) =
             runtime.run(Controller::connect_over(provider, &options).polled(threads))?;
@@ -265,6 +274,19 @@ impl<P: Provider> Load<P> {
         drop(self.pollers);
         self.runtime.block_on(self.controller.shutdown());
     }
+}
+
+/// Refuses a number of bytes that is not one of whole blocks, of any size that blocks may have.
+pub(crate) fn check_blocks(option: &str, bytes: u64) -> Result<(), Failure> {
+    /// Bytes of the smallest blocks (LBADS, NVM command set).
+    const BLOCK_BYTES_MIN: u64 = 512;
+    if bytes == 0 || !bytes.is_multiple_of(BLOCK_BYTES_MIN) {
+        return Err(Failure::usage(format!(
+            "{option} {bytes} is not a multiple of {BLOCK_BYTES_MIN} bytes, the smallest size of a \
+             block"
+        )));
+    }
+    Ok(())
 }
 
 /// Bytes of a command where the command line has none: whole blocks that the controller takes.

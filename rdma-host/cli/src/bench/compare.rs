@@ -246,8 +246,8 @@ impl Measure {
         })
     }
 
-    /// Values of a series, without the intervals that lasted less than half as long as most; or that
-    /// of the whole measurement.
+    /// Values of a series, without the intervals that lasted less than half as long as most; or
+    /// that of the whole measurement.
     fn samples(&self, point: &PointReport) -> Option<Vec<f64>> {
         let mut durations: Vec<_> = point.series.iter().map(|at| at.seconds).collect();
         durations.sort_by(f64::total_cmp);

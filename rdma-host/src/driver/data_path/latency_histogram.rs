@@ -66,14 +66,9 @@ impl LatencyHistogram {
         }
     }
 
-    /// Moves all counts, `recorded` of them, to a histogram of nanoseconds.
-    pub(crate) fn flush_into(
-        &mut self,
-        histogram: &mut Histogram<u64>,
-        recorded: u64,
-        ticks: Ticks,
-    ) {
-        let mut left = recorded;
+    /// Moves all counts, `sum` in all, to a histogram of nanoseconds.
+    pub(crate) fn flush_into(&mut self, histogram: &mut Histogram<u64>, sum: u64, ticks: Ticks) {
+        let mut left = sum;
         for (bucket, count) in self.buckets.iter_mut().enumerate() {
             if left == 0 {
                 return;
