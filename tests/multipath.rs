@@ -5,6 +5,8 @@
 
 #[path = "multipath/bed.rs"]
 mod bed;
+#[path = "multipath/commands.rs"]
+mod commands;
 #[path = "multipath/scripted_port.rs"]
 mod scripted_port;
 

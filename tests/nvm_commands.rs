@@ -19,7 +19,7 @@ use std::{
 use rdma_fabric::{Fabric, Host};
 use rdma_host::{
     Buffer, ConnectOptions, Controller, Error, ExecutionStatus, HostIdentity, Namespace,
-    ReconnectOptions, TransferError,
+    RangeCommands, ReconnectOptions, TransferError,
     error::{Incompatible, Misuse, Rejected},
     wire::{BlockRange, NamespaceId, OptionalCommand, Status},
 };

@@ -210,9 +210,9 @@ pub use driver::{
     DeviceCounters, Discovered, Discovery, DiscoveryController, DiscoveryEvent, DiscoveryWatch,
     EventDetail, ExecutionStatus, FenceChange, FenceChangeKind, FenceChanges, MemoryReport,
     Namespace, NamespaceChange, NamespacePath, NamespaceWalk, OperationStatistics, PathStatus,
-    Poller, StateChange, StateChanges, Statistics, SubmitError, Subscription, Subsystem,
-    SubsystemNamespace, SubsystemOptions, SubsystemStatus, TransferError, VectoredTransferError,
-    Waiter, WindowCounters,
+    Poller, RangeCommands, StateChange, StateChanges, Statistics, SubmitError, Subscription,
+    Subsystem, SubsystemChanges, SubsystemNamespace, SubsystemOptions, SubsystemQueue,
+    SubsystemStatus, TransferError, VectoredTransferError, Waiter, WindowCounters,
 };
 pub use error::{Error, ErrorClass};
 pub use proto::{

@@ -1,7 +1,7 @@
 //! Commands: what they do to blocks, and what the target says of itself.
 
 use rdma_host::{
-    Buffer, Command, CommandCompletion, Controller, Data, Poller, WaitMode,
+    Buffer, Command, CommandCompletion, Controller, Data, Poller, RangeCommands, WaitMode,
     wire::{BlockRange, NamespaceId, OptionalCommand},
 };
 

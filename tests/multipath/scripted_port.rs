@@ -26,6 +26,9 @@ pub(crate) const INACCESSIBLE: u8 = 0x3;
 pub(crate) const PERSISTENT_LOSS: u8 = 0x4;
 pub(crate) const CHANGE: u8 = 0xf;
 
+/// ONCS of controllers with all optional commands.
+const ONCS: u16 = 0x018f;
+
 /// ANA group of the namespace.
 const GROUP: u8 = 2;
 
@@ -172,6 +175,7 @@ impl Ports {
             let closed = Arc::clone(&refused.is_closed);
             let refuse =
                 move |_: &[u8]| closed.load(Ordering::Relaxed).then(|| vec![0, 0, 0x06, 0]);
+            let target = target.supporting(ONCS, 0);
             target.rejecting(Box::new(refuse)).disconnecting(Arc::clone(&ports[index].cut))
         });
         tokio::spawn(second.on_medium_of(&first).run());

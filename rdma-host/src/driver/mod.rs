@@ -72,8 +72,10 @@ pub use api::{
     discovery::{Discovered, Discovery, DiscoveryController, DiscoveryEvent, DiscoveryWatch},
     namespace::{Namespace, TransferError},
     namespace_walk::NamespaceWalk,
+    ranges::RangeCommands,
     subsystem::{
-        NamespacePath, PathStatus, Subsystem, SubsystemNamespace, SubsystemOptions, SubsystemStatus,
+        NamespacePath, PathStatus, Subsystem, SubsystemChanges, SubsystemNamespace,
+        SubsystemOptions, SubsystemQueue, SubsystemStatus,
     },
     vectored::VectoredTransferError,
 };

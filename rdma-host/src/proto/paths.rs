@@ -32,6 +32,16 @@ pub enum PathState {
     Ended,
 }
 
+impl fmt::Display for PathState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Live => "live",
+            Self::Reconnecting => "connecting",
+            Self::Ended => "ended",
+        })
+    }
+}
+
 /// Choice among paths of the same access.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]

@@ -142,16 +142,7 @@ impl Namespace {
     ///
     /// When it is not.
     pub fn check_range(&self, lba: u64, bytes: u64) -> Result<u64, Misuse> {
-        let block_size = self.info.block_size;
-        let blocks = bytes / u64::from(block_size);
-        if bytes == 0 || !bytes.is_multiple_of(u64::from(block_size)) {
-            return Err(Misuse::BlockMultiple { bytes, block_size });
-        }
-        let size = self.entry.blocks();
-        match lba.checked_add(blocks) {
-            Some(end) if end <= size => Ok(blocks),
-            _ => Err(Misuse::PastEnd { namespace: self.info.id, lba, blocks, size }),
-        }
+        check_range(&self.info, self.entry.blocks(), lba, bytes)
     }
 
     /// Checks that the controller supports an optional command.
@@ -325,5 +316,24 @@ impl Namespace {
             execution: ExecutionStatus::Unknown,
         };
         done.await.unwrap_or_else(lost)
+    }
+}
+
+/// Checks that a range is within a namespace of `size` blocks and a multiple of the block size;
+/// returns the number of blocks.
+pub(super) fn check_range(
+    namespace: &NamespaceInfo,
+    size: u64,
+    lba: u64,
+    bytes: u64,
+) -> Result<u64, Misuse> {
+    let block_size = namespace.block_size;
+    let blocks = bytes / u64::from(block_size);
+    if bytes == 0 || !bytes.is_multiple_of(u64::from(block_size)) {
+        return Err(Misuse::BlockMultiple { bytes, block_size });
+    }
+    match lba.checked_add(blocks) {
+        Some(end) if end <= size => Ok(blocks),
+        _ => Err(Misuse::PastEnd { namespace: namespace.id, lba, blocks, size }),
     }
 }

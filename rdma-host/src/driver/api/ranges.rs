@@ -8,16 +8,38 @@ use verbs::Buffer;
 use crate::{
     driver::{
         api::namespace::{Namespace, TransferError},
-        data_path::command::Command,
+        data_path::command::{Command, CommandCompletion},
     },
     error::{Error, Misuse},
-    wire::{BlockRange, OptionalCommand},
+    wire::{BlockRange, NamespaceInfo, OptionalCommand},
 };
 
 /// Maximum number of blocks of one command.
 const BLOCKS_MAX: u64 = 1 << 16;
 
-impl Namespace {
+/// Commands on ranges of blocks without a transfer of the blocks, of a namespace of one controller
+/// or of a subsystem with several paths.
+pub trait RangeCommands: Sync {
+    /// Latest Identify Namespace data; the size may change.
+    fn info(&self) -> NamespaceInfo;
+
+    /// Checks that the controller supports an optional command.
+    ///
+    /// # Errors
+    ///
+    /// [`Incompatible::NoCommand`](crate::error::Incompatible::NoCommand) if not.
+    fn require(&self, command: OptionalCommand) -> Result<(), Error>;
+
+    /// Checks that a range is within the namespace and a multiple of the block size.
+    ///
+    /// # Errors
+    ///
+    /// When it is not, or the namespace was replaced.
+    fn check_blocks(&self, lba: u64, bytes: u64) -> Result<(), Misuse>;
+
+    /// Executes a command of this namespace without splitting it.
+    fn run(&self, command: Command) -> impl Future<Output = CommandCompletion> + Send;
+
     /// Deallocates up to 256 ranges of blocks (Dataset Management). The controller determines what
     /// is read there afterwards: zeros on most.
     ///
@@ -29,20 +51,22 @@ impl Namespace {
     /// When the controller does not support it, there are no ranges or too many, one does not fit
     /// the namespace, or all do not fit the buffer; when the controller refuses, or the connection
     /// is lost.
-    pub async fn deallocate(
+    fn deallocate(
         &self,
         ranges: &[BlockRange],
         buffer: Buffer,
-    ) -> Result<Buffer, TransferError> {
-        let checked = self
-            .require(OptionalCommand::DatasetManagement)
-            .and_then(|()| self.check_ranges(ranges, buffer.len(), BlockRange::SIZE));
-        if let Err(error) = checked {
-            return Err(TransferError::unsent(error, buffer));
+    ) -> impl Future<Output = Result<Buffer, TransferError>> + Send {
+        async move {
+            let checked = self
+                .require(OptionalCommand::DatasetManagement)
+                .and_then(|()| check_ranges(self, ranges, buffer.len(), BlockRange::SIZE));
+            if let Err(error) = checked {
+                return Err(TransferError::unsent(error, buffer));
+            }
+            let bytes = ranges.len() * BlockRange::SIZE;
+            let command = |list| Command::deallocate(self.info().id, ranges, list);
+            run_with_list(self, "Dataset Management", bytes, buffer, command).await
         }
-        let bytes = ranges.len() * BlockRange::SIZE;
-        let command = |list| Command::deallocate(self.id(), ranges, list);
-        self.run_with_list("Dataset Management", bytes, buffer, command).await
     }
 
     /// Copies the blocks of up to 256 ranges, one after the other, to the blocks from `lba` on, by
@@ -58,18 +82,20 @@ impl Namespace {
     /// When the controller does not support it, there are no ranges or too many, one has more than
     /// 65,536 blocks, one or the destination does not fit the namespace, or all do not fit the
     /// buffer; when the controller refuses, or the connection is lost.
-    pub async fn copy(
+    fn copy(
         &self,
         sources: &[BlockRange],
         lba: u64,
         buffer: Buffer,
-    ) -> Result<Buffer, TransferError> {
-        if let Err(error) = self.check_copy(sources, lba, buffer.len()) {
-            return Err(TransferError::unsent(error, buffer));
+    ) -> impl Future<Output = Result<Buffer, TransferError>> + Send {
+        async move {
+            if let Err(error) = check_copy(self, sources, lba, buffer.len()) {
+                return Err(TransferError::unsent(error, buffer));
+            }
+            let bytes = sources.len() * BlockRange::COPY_SIZE;
+            let command = |list| Command::copy(self.info().id, sources, lba, list);
+            run_with_list(self, "Copy", bytes, buffer, command).await
         }
-        let bytes = sources.len() * BlockRange::COPY_SIZE;
-        let command = |list| Command::copy(self.id(), sources, lba, list);
-        self.run_with_list("Copy", bytes, buffer, command).await
     }
 
     /// Sets the blocks of `range` to zeros without a data transfer (Write Zeroes), by commands of
@@ -81,15 +107,18 @@ impl Namespace {
     ///
     /// When the controller does not support it, the range does not fit the namespace, the
     /// controller refuses, or the connection is lost; some blocks may be zeros then.
-    pub async fn write_zeroes(
+    fn write_zeroes(
         &self,
         range: Range<u64>,
         deallocate: bool,
         bytes_max: Option<u64>,
-    ) -> Result<(), Error> {
-        self.require(OptionalCommand::WriteZeroes)?;
-        let command = |lba, blocks| Command::write_zeroes(self.id(), lba, blocks, deallocate);
-        self.run_by_parts("Write Zeroes", range, bytes_max, command).await
+    ) -> impl Future<Output = Result<(), Error>> + Send {
+        async move {
+            self.require(OptionalCommand::WriteZeroes)?;
+            let id = self.info().id;
+            let command = |lba, blocks| Command::write_zeroes(id, lba, blocks, deallocate);
+            run_by_parts(self, "Write Zeroes", range, bytes_max, command).await
+        }
     }
 
     /// Makes reads of the blocks of `range` fail until they are written (Write Uncorrectable), by
@@ -99,14 +128,17 @@ impl Namespace {
     /// # Errors
     ///
     /// As [`write_zeroes`](Self::write_zeroes); some blocks may be marked then.
-    pub async fn write_uncorrectable(
+    fn write_uncorrectable(
         &self,
         range: Range<u64>,
         bytes_max: Option<u64>,
-    ) -> Result<(), Error> {
-        self.require(OptionalCommand::WriteUncorrectable)?;
-        let command = |lba, blocks| Command::write_uncorrectable(self.id(), lba, blocks);
-        self.run_by_parts("Write Uncorrectable", range, bytes_max, command).await
+    ) -> impl Future<Output = Result<(), Error>> + Send {
+        async move {
+            self.require(OptionalCommand::WriteUncorrectable)?;
+            let id = self.info().id;
+            let command = |lba, blocks| Command::write_uncorrectable(id, lba, blocks);
+            run_by_parts(self, "Write Uncorrectable", range, bytes_max, command).await
+        }
     }
 
     /// Has the controller read the blocks of `range` without a data transfer (Verify), by commands
@@ -117,86 +149,121 @@ impl Namespace {
     ///
     /// When the controller does not support it, or can't read a block; otherwise as
     /// [`write_zeroes`](Self::write_zeroes).
-    pub async fn verify(&self, range: Range<u64>, bytes_max: Option<u64>) -> Result<(), Error> {
-        self.require(OptionalCommand::Verify)?;
-        let command = |lba, blocks| Command::verify(self.id(), lba, blocks);
-        self.run_by_parts("Verify", range, bytes_max, command).await
-    }
-
-    /// Executes commands for a range of blocks, one after another.
-    async fn run_by_parts(
+    fn verify(
         &self,
-        name: &'static str,
         range: Range<u64>,
         bytes_max: Option<u64>,
-        command: impl Fn(u64, u32) -> Command,
-    ) -> Result<(), Error> {
-        let block_size = u64::from(self.info().block_size);
-        let bytes = range.end.saturating_sub(range.start).saturating_mul(block_size);
-        self.check(range.start, bytes)?;
-        let limit = bytes_max.unwrap_or(u64::MAX) / block_size;
-        let step = limit.clamp(1, BLOCKS_MAX);
-        let mut lba = range.start;
-        while lba < range.end {
-            let blocks = step.min(range.end - lba);
-            let count = u32::try_from(blocks).expect("a command takes 65,536 blocks at most");
-            self.run(command(lba, count)).await.into_result(name).0?;
-            lba += blocks;
+    ) -> impl Future<Output = Result<(), Error>> + Send {
+        async move {
+            self.require(OptionalCommand::Verify)?;
+            let command = |lba, blocks| Command::verify(self.info().id, lba, blocks);
+            run_by_parts(self, "Verify", range, bytes_max, command).await
         }
-        Ok(())
+    }
+}
+
+impl RangeCommands for Namespace {
+    fn info(&self) -> NamespaceInfo {
+        self.info()
     }
 
-    /// Executes a command whose data is the first `bytes` bytes of a buffer; returns the buffer.
-    pub(super) async fn run_with_list(
-        &self,
-        name: &'static str,
-        bytes: usize,
-        mut buffer: Buffer,
-        command: impl FnOnce(Buffer) -> Command,
-    ) -> Result<Buffer, TransferError> {
-        let rest = (buffer.len() > bytes).then(|| buffer.split_off(bytes));
-        let done = self.run(command(buffer)).await;
-        let execution = done.execution;
-        let (outcome, buffer) = done.into_result(name);
-        let buffer = buffer.map(|mut front| {
-            if let Some(rest) = rest {
-                front.unsplit(rest).expect("the rest is of the same buffer");
-            }
-            front
-        });
-        match outcome {
-            Ok(_) => Ok(buffer.expect("a command with data returns its buffer")),
-            Err(error) => Err(TransferError { error, buffer, execution }),
-        }
+    fn require(&self, command: OptionalCommand) -> Result<(), Error> {
+        self.require(command)
     }
 
-    fn check_copy(&self, sources: &[BlockRange], lba: u64, room: usize) -> Result<(), Error> {
-        self.require(OptionalCommand::Copy)?;
-        self.check_ranges(sources, room, BlockRange::COPY_SIZE)?;
-        let max = BlockRange::COPY_BLOCKS_MAX;
-        if let Some(range) = sources.iter().find(|range| range.blocks > max) {
-            let (option, value) = ("blocks of a source range", range.blocks.into());
-            return Err(Misuse::Option { option, value, range: "1 to 65,536" }.into());
-        }
-        let blocks: u64 = sources.iter().map(|range| u64::from(range.blocks)).sum();
-        Ok(self.check(lba, blocks * u64::from(self.info().block_size))?)
+    fn check_blocks(&self, lba: u64, bytes: u64) -> Result<(), Misuse> {
+        self.check(lba, bytes)
     }
 
-    /// Checks ranges that take `size` bytes each in a buffer of `room` bytes.
-    fn check_ranges(&self, ranges: &[BlockRange], room: usize, size: usize) -> Result<(), Error> {
-        let bytes = ranges.len() * size;
-        if ranges.is_empty() || ranges.len() > BlockRange::COUNT_MAX || bytes > room {
-            let value = ranges.len() as u64;
-            let range = match size {
-                BlockRange::SIZE => "1 to 256, with 16 bytes of buffer for each",
-                _ => "1 to 256, with 32 bytes of buffer for each",
-            };
-            return Err(Misuse::Option { option: "number of ranges", value, range }.into());
-        }
-        let block_size = u64::from(self.info().block_size);
-        let mut all = ranges.iter();
-        let check =
-            |range: &BlockRange| self.check(range.lba, u64::from(range.blocks) * block_size);
-        Ok(all.try_for_each(check)?)
+    fn run(&self, command: Command) -> impl Future<Output = CommandCompletion> + Send {
+        self.run(command)
     }
+}
+
+/// Executes commands for a range of blocks, one after another.
+async fn run_by_parts<N: RangeCommands + ?Sized>(
+    namespace: &N,
+    name: &'static str,
+    range: Range<u64>,
+    bytes_max: Option<u64>,
+    command: impl Fn(u64, u32) -> Command,
+) -> Result<(), Error> {
+    let block_size = u64::from(namespace.info().block_size);
+    let bytes = range.end.saturating_sub(range.start).saturating_mul(block_size);
+    namespace.check_blocks(range.start, bytes)?;
+    let limit = bytes_max.unwrap_or(u64::MAX) / block_size;
+    let step = limit.clamp(1, BLOCKS_MAX);
+    let mut lba = range.start;
+    while lba < range.end {
+        let blocks = step.min(range.end - lba);
+        let count = u32::try_from(blocks).expect("a command takes 65,536 blocks at most");
+        namespace.run(command(lba, count)).await.into_result(name).0?;
+        lba += blocks;
+    }
+    Ok(())
+}
+
+/// Executes a command whose data is the first `bytes` bytes of a buffer; returns the buffer.
+pub(super) async fn run_with_list<N: RangeCommands + ?Sized>(
+    namespace: &N,
+    name: &'static str,
+    bytes: usize,
+    mut buffer: Buffer,
+    command: impl FnOnce(Buffer) -> Command,
+) -> Result<Buffer, TransferError> {
+    let rest = (buffer.len() > bytes).then(|| buffer.split_off(bytes));
+    let done = namespace.run(command(buffer)).await;
+    let execution = done.execution;
+    let (outcome, buffer) = done.into_result(name);
+    let buffer = buffer.map(|mut front| {
+        if let Some(rest) = rest {
+            front.unsplit(rest).expect("the rest is of the same buffer");
+        }
+        front
+    });
+    match outcome {
+        Ok(_) => Ok(buffer.expect("a command with data returns its buffer")),
+        Err(error) => Err(TransferError { error, buffer, execution }),
+    }
+}
+
+fn check_copy<N: RangeCommands + ?Sized>(
+    namespace: &N,
+    sources: &[BlockRange],
+    lba: u64,
+    room: usize,
+) -> Result<(), Error> {
+    namespace.require(OptionalCommand::Copy)?;
+    check_ranges(namespace, sources, room, BlockRange::COPY_SIZE)?;
+    let max = BlockRange::COPY_BLOCKS_MAX;
+    if let Some(range) = sources.iter().find(|range| range.blocks > max) {
+        let (option, value) = ("blocks of a source range", range.blocks.into());
+        return Err(Misuse::Option { option, value, range: "1 to 65,536" }.into());
+    }
+    let blocks: u64 = sources.iter().map(|range| u64::from(range.blocks)).sum();
+    Ok(namespace.check_blocks(lba, blocks * u64::from(namespace.info().block_size))?)
+}
+
+/// Checks ranges that take `size` bytes each in a buffer of `room` bytes.
+fn check_ranges<N: RangeCommands + ?Sized>(
+    namespace: &N,
+    ranges: &[BlockRange],
+    room: usize,
+    size: usize,
+) -> Result<(), Error> {
+    let bytes = ranges.len() * size;
+    if ranges.is_empty() || ranges.len() > BlockRange::COUNT_MAX || bytes > room {
+        let value = ranges.len() as u64;
+        let range = match size {
+            BlockRange::SIZE => "1 to 256, with 16 bytes of buffer for each",
+            _ => "1 to 256, with 32 bytes of buffer for each",
+        };
+        return Err(Misuse::Option { option: "number of ranges", value, range }.into());
+    }
+    let block_size = u64::from(namespace.info().block_size);
+    let mut all = ranges.iter();
+    let check = |range: &BlockRange| {
+        namespace.check_blocks(range.lba, u64::from(range.blocks) * block_size)
+    };
+    Ok(all.try_for_each(check)?)
 }

@@ -4,7 +4,10 @@ use verbs::Buffer;
 
 use crate::{
     driver::{
-        api::namespace::{Namespace, TransferError},
+        api::{
+            namespace::{Namespace, TransferError},
+            ranges::run_with_list,
+        },
         data_path::command::{Command, Data},
     },
     error::{Error, Malformed, Misuse},
@@ -40,7 +43,7 @@ impl Namespace {
             list.copy_in(0, &keys);
             Command { sqe, data: Data::ToController(list), user: 0 }
         };
-        self.run_with_list(command.name(), keys.len(), buffer, with_keys).await
+        run_with_list(self, command.name(), keys.len(), buffer, with_keys).await
     }
 
     /// Reads the reservation and the registrants of the namespace, as many as the whole buffer has

@@ -16,6 +16,7 @@ mod path_status;
 mod path_table;
 mod path_task;
 mod subsystem_namespace;
+mod subsystem_queue;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -35,6 +36,7 @@ use self::{
 pub use self::{
     path_status::{NamespacePath, PathStatus, SubsystemStatus},
     subsystem_namespace::SubsystemNamespace,
+    subsystem_queue::SubsystemQueue,
 };
 use crate::{
     config::ConnectOptions,
@@ -94,7 +96,23 @@ impl SubsystemOptions {
         self
     }
 
-    fn check(&self) -> Result<(), Error> {
+    /// Options of the connections, those of the first path.
+    #[must_use]
+    pub fn connect(&self) -> &ConnectOptions {
+        &self.connect
+    }
+
+    /// Options of the connections, to change them; addresses of paths stay those that were given.
+    pub fn connect_mut(&mut self) -> &mut ConnectOptions {
+        &mut self.connect
+    }
+
+    /// Checks that no path is given twice.
+    ///
+    /// # Errors
+    ///
+    /// [`PathError::Twice`] if one is.
+    pub fn check(&self) -> Result<(), Error> {
         let twice = |(index, path): (usize, &_)| self.paths[..index].contains(path);
         match self.paths.iter().enumerate().find(|&one| twice(one)) {
             Some((_, path)) => Err(Error::Path(Arc::new(PathError::Twice(path.0)))),
@@ -228,10 +246,28 @@ impl<P: Provider> Subsystem<P> {
         Ok(handle)
     }
 
+    /// Creates a queue of commands to a namespace, of `depth` commands in flight at most.
+    ///
+    /// # Errors
+    ///
+    /// As [`namespace`](Self::namespace).
+    pub async fn queue(&self, id: NamespaceId, depth: usize) -> Result<SubsystemQueue, Error> {
+        Ok(SubsystemQueue::new(self.namespace(id).await?, depth))
+    }
+
     /// State of the paths, with counters.
     #[must_use]
     pub fn status(&self) -> SubsystemStatus {
         self.table.status()
+    }
+
+    /// Subscribes to the changes of the paths: of their connections and of the access to namespaces
+    /// in use.
+    #[must_use]
+    pub fn changes(&self) -> SubsystemChanges {
+        let mut version = self.table.subscribe();
+        version.mark_changed();
+        SubsystemChanges { table: Arc::clone(&self.table), version }
     }
 
     /// Controller of a path, for its log pages, events and admin commands; `None` before its first
@@ -239,6 +275,21 @@ impl<P: Provider> Subsystem<P> {
     #[must_use]
     pub fn controller(&self, path: PathId) -> Option<Arc<Controller<P>>> {
         self.controllers.get(path.0)?.get().cloned()
+    }
+
+    /// Controller of a live path, or of one that was if none is.
+    ///
+    /// # Panics
+    ///
+    /// Never: a subsystem is handed out once a path is connected.
+    #[must_use]
+    pub fn any_controller(&self) -> Arc<Controller<P>> {
+        let is_live = |path: &PathId| self.table.is_live(*path);
+        let paths = || (0..self.controllers.len()).map(PathId);
+        let connected = |path| self.controller(path);
+        let found = paths().filter(is_live).find_map(connected);
+        let found = found.or_else(|| paths().find_map(connected));
+        found.expect("a subsystem is handed out once a path is connected")
     }
 
     /// Allocates and registers a buffer for I/O over any path.
@@ -288,16 +339,27 @@ impl<P: Provider> Subsystem<P> {
         join_all(connected.map(|controller| controller.close())).await;
         let _ = closing.send(());
     }
-
-    fn any_controller(&self) -> &Controller<P> {
-        let mut connected = self.controllers.iter().filter_map(OnceLock::get);
-        connected.next().expect("a subsystem is handed out once a path is connected")
-    }
 }
 
 impl<P: Provider> Drop for Subsystem<P> {
     fn drop(&mut self) {
         self.table.close();
+    }
+}
+
+/// Changes of a subsystem's paths.
+pub struct SubsystemChanges {
+    table: Arc<PathTable>,
+    version: watch::Receiver<u64>,
+}
+
+impl SubsystemChanges {
+    /// Waits for a change since the last call; the first call returns at once. Returns the state
+    /// then, in which several changes may be seen; `None` once the subsystem is closed.
+    /// Cancel-safe.
+    pub async fn next(&mut self) -> Option<SubsystemStatus> {
+        self.version.changed().await.ok()?;
+        (!self.table.is_closed()).then(|| self.table.status())
     }
 }
 

@@ -74,7 +74,7 @@ impl fmt::Display for SubsystemStatus {
 
 impl fmt::Display for PathStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "path {} {} {}", self.id.0, self.address, state_name(self.state))?;
+        write!(f, "path {} {} {}", self.id.0, self.address, self.state)?;
         self.namespaces.iter().try_for_each(|namespace| write!(f, ", {namespace}"))?;
         let Self { commands, failures, in_flight, switches, .. } = self;
         write!(f, "; {commands} commands, {failures} failed, {in_flight} in flight")?;
@@ -108,7 +108,7 @@ impl fmt::Display for NamespacePath {
 impl PathStatus {
     /// Reason why commands to a namespace do not go here, in one line.
     pub(super) fn describe(&self, namespace: NamespaceId) -> String {
-        let place = format!("{} is {}", self.address, state_name(self.state));
+        let place = format!("{} is {}", self.address, self.state);
         let on = self.namespaces.iter().find(|one| one.namespace == namespace);
         match (&self.cause, on) {
             (Some(cause), _) => format!("{place} ({cause})"),
@@ -120,13 +120,5 @@ impl PathStatus {
             }
             (None, _) => place,
         }
-    }
-}
-
-fn state_name(state: PathState) -> &'static str {
-    match state {
-        PathState::Live => "live",
-        PathState::Reconnecting => "connecting",
-        PathState::Ended => "ended",
     }
 }

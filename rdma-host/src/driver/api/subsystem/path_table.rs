@@ -251,6 +251,16 @@ impl PathTable {
         }
     }
 
+    /// Subscribes to the number of changes.
+    pub(super) fn subscribe(&self) -> watch::Receiver<u64> {
+        self.version.subscribe()
+    }
+
+    /// Returns true if the subsystem is closed.
+    pub(super) fn is_closed(&self) -> bool {
+        self.state.lock().is_closed
+    }
+
     /// Reports that a connection is live, with what was read on it: the ANA log unless the access
     /// is symmetric, and the namespaces in use.
     pub(super) fn set_live(
@@ -314,6 +324,9 @@ impl PathTable {
         if record.state != state {
             self.set_state(&mut all, path, state);
         }
+        if is_new {
+            self.version.send_modify(|version| *version += 1);
+        }
         // Who closes the subsystem knows.
         if is_new && !all.is_closed {
             let address = self.addresses[path.0];
@@ -353,6 +366,22 @@ impl PathTable {
             _ => None,
         });
         Some(NamespaceInfo { blocks: sizes.max().unwrap_or(head.info.blocks), ..head.info })
+    }
+
+    /// Returns true if the connection of a path is live.
+    pub(super) fn is_live(&self, path: PathId) -> bool {
+        self.state.lock().records[path.0].state == PathState::Live
+    }
+
+    /// Handles of a namespace in use, on the paths that have it.
+    pub(super) fn on_paths(&self, id: NamespaceId) -> Vec<Arc<Namespace>> {
+        let state = self.state.lock();
+        let on = state.heads.get(&id).map(|head| head.on.iter()).into_iter().flatten();
+        let there = on.filter_map(|presence| match presence {
+            Presence::There(namespace) => Some(Arc::clone(namespace)),
+            _ => None,
+        });
+        there.collect()
     }
 
     /// Adds a namespace, which was identified on the live paths.

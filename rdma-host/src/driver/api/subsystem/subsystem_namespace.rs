@@ -11,13 +11,16 @@ use super::path_table::{Attempt, Begun, PathTable};
 use crate::{
     config::{PATH_RETRY_INTERVAL, RESENDS_MAX},
     driver::{
-        api::namespace::{Namespace, TransferError},
+        api::{
+            namespace::{Namespace, TransferError, check_range},
+            ranges::RangeCommands,
+        },
         data_path::command::{Command, CommandCompletion, Data, ExecutionStatus},
         runtime,
     },
-    error::{Error, Misuse, Rejected},
+    error::{Error, Incompatible, Misuse, Rejected},
     proto::{CommandClass, Disposition, FailedResponse, PathDecision, PathFailure, PathId},
-    wire::{Cqe, NamespaceId, NamespaceInfo, Opcode, Sqe, Status},
+    wire::{Cqe, NamespaceId, NamespaceInfo, Opcode, OptionalCommand, Sqe, Status},
 };
 
 /// Namespace of a subsystem, over all of its paths. Cheap to clone.
@@ -156,7 +159,8 @@ impl SubsystemNamespace {
     /// When the range or the buffer does not fit the namespace, a controller refuses, or no path is
     /// usable for too long ([`PathError::NoPath`](crate::error::PathError::NoPath)).
     pub async fn read(&self, lba: u64, buffer: Buffer) -> Result<Buffer, TransferError> {
-        self.perform(Operation::Read(lba), Some(buffer)).await.into_transferred()
+        let mut progress = Progress::default();
+        self.perform(Operation::Read(lba), Some(buffer), &mut progress).await.into_transferred()
     }
 
     /// Writes the whole buffer from `lba` on.
@@ -167,7 +171,8 @@ impl SubsystemNamespace {
     /// of a lost path does not write to these blocks any more. Parts of a failed write may have
     /// been written.
     pub async fn write(&self, lba: u64, buffer: Buffer) -> Result<Buffer, TransferError> {
-        self.perform(Operation::Write(lba), Some(buffer)).await.into_transferred()
+        let mut progress = Progress::default();
+        self.perform(Operation::Write(lba), Some(buffer), &mut progress).await.into_transferred()
     }
 
     /// Flushes completed writes to non-volatile media.
@@ -180,26 +185,91 @@ impl SubsystemNamespace {
         outcome.map(drop)
     }
 
+    /// Compares the blocks from `lba` on with the whole buffer (Compare), by one command that is
+    /// never sent again.
+    ///
+    /// # Errors
+    ///
+    /// As [`Namespace::compare`].
+    pub async fn compare(&self, lba: u64, buffer: Buffer) -> Result<Buffer, TransferError> {
+        let checked = self.require(OptionalCommand::Compare).and_then(|()| {
+            let blocks = self.check_range(lba, buffer.len() as u64)?;
+            Ok(u32::try_from(blocks).expect("a buffer is less than the largest namespace"))
+        });
+        let blocks = match checked {
+            Ok(blocks) => blocks,
+            Err(error) => return Err(TransferError::unsent(error, buffer)),
+        };
+        let done = self.execute(Command::compare(self.id, lba, blocks, buffer)).await;
+        let execution = done.execution;
+        match done.into_result("Compare") {
+            (Ok(_), buffer) => Ok(buffer.expect("a command with data returns its buffer")),
+            (Err(error), buffer) => Err(TransferError { error, buffer, execution }),
+        }
+    }
+
+    /// Maximum data transfer of one command in bytes, on each path that has the namespace; larger
+    /// reads and writes are split. A reconnect may change it.
+    #[must_use]
+    pub fn transfer_bytes_max(&self) -> u64 {
+        let on_paths = self.table.on_paths(self.id);
+        let least = on_paths.iter().map(|namespace| namespace.transfer_bytes_max()).min();
+        least.unwrap_or_else(|| self.info().block_size.into())
+    }
+
+    /// Checks that a range is within the namespace and a multiple of the block size; returns the
+    /// number of blocks.
+    ///
+    /// # Errors
+    ///
+    /// When it is not.
+    pub fn check_range(&self, lba: u64, bytes: u64) -> Result<u64, Misuse> {
+        let info = self.info();
+        check_range(&info, info.blocks, lba, bytes)
+    }
+
+    /// Checks that the controllers of all paths support an optional command.
+    ///
+    /// # Errors
+    ///
+    /// [`Incompatible::NoCommand`] if not.
+    pub fn require(&self, command: OptionalCommand) -> Result<(), Error> {
+        let on_paths = self.table.on_paths(self.id);
+        if on_paths.is_empty() {
+            return Err(Incompatible::NoCommand(command).into());
+        }
+        on_paths.iter().try_for_each(|namespace| namespace.require(command))
+    }
+
     /// Executes an I/O command of this namespace, without splitting it. It is repeated on another
     /// path as its [class](CommandClass) allows.
     pub async fn execute(&self, command: Command) -> CommandCompletion {
+        self.execute_counted(command).await.0
+    }
+
+    /// Executes a command; returns the number of times that it was sent again after a status, too.
+    pub(super) async fn execute_counted(&self, command: Command) -> (CommandCompletion, u8) {
         let Command { sqe, data, user } = command;
-        let buffer = data.into_buffer();
+        let (data, mut progress) = (data.into_buffer(), Progress::default());
         if sqe.namespace() != self.id {
             let (outcome, execution) =
                 (Err(Misuse::NoNamespace(sqe.namespace()).into()), ExecutionStatus::NotSent);
-            return CommandCompletion { user, outcome, data: buffer, execution };
+            return (CommandCompletion { user, outcome, data, execution }, 0);
         }
-        let Outcome { result, buffer, execution } =
-            self.perform(Operation::Command(sqe), buffer).await;
-        CommandCompletion { user, outcome: result, data: buffer, execution }
+        let Outcome { result: outcome, buffer: data, execution } =
+            self.perform(Operation::Command(sqe), data, &mut progress).await;
+        (CommandCompletion { user, outcome, data, execution }, progress.retries)
     }
 
-    async fn perform(&self, operation: Operation, mut buffer: Option<Buffer>) -> Outcome {
+    async fn perform(
+        &self,
+        operation: Operation,
+        mut buffer: Option<Buffer>,
+        progress: &mut Progress,
+    ) -> Outcome {
         let has_buffer = buffer.is_some();
-        let mut progress = Progress::default();
         loop {
-            let attempt = match self.next_path(&mut progress).await {
+            let attempt = match self.next_path(progress).await {
                 Ok(attempt) => attempt,
                 Err(error) => {
                     let execution = progress.execution(ExecutionStatus::NotSent);
@@ -211,7 +281,7 @@ impl SubsystemNamespace {
                 attempt.succeed();
                 return outcome;
             }
-            let next = self.decide(operation, &outcome, attempt, &mut progress);
+            let next = self.decide(operation, &outcome, attempt, progress);
             match next.filter(|_| outcome.buffer.is_some() == has_buffer) {
                 Some(delay) => {
                     buffer = outcome.buffer;
@@ -302,6 +372,24 @@ impl SubsystemNamespace {
             "a command failed on a path"
         );
         next
+    }
+}
+
+impl RangeCommands for SubsystemNamespace {
+    fn info(&self) -> NamespaceInfo {
+        self.info()
+    }
+
+    fn require(&self, command: OptionalCommand) -> Result<(), Error> {
+        self.require(command)
+    }
+
+    fn check_blocks(&self, lba: u64, bytes: u64) -> Result<(), Misuse> {
+        self.check_range(lba, bytes).map(drop)
+    }
+
+    fn run(&self, command: Command) -> impl Future<Output = CommandCompletion> + Send {
+        self.execute(command)
     }
 }
 
