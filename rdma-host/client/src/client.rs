@@ -1,6 +1,6 @@
 //! Client: a subsystem that is opened by the name of its target.
 
-use nvmf_options::{pairs::OptionPairs, target_address::each_address};
+use nvmf_options::pairs::OptionPairs;
 use rdma_host::{Error, Subsystem, SubsystemOptions, wire::NamespaceId};
 use verbs::{Provider, RdmaCore};
 
@@ -27,7 +27,8 @@ impl Client {
     }
 
     /// Connects a target with options: pairs of a name of nvme-cli (`hostnqn`, `dhchap-secret`,
-    /// `nr-io-queues`, …) and a value, as on the command line of `nvmf`.
+    /// `nr-io-queues`, …) and a value, as on the command line of `nvmf`. `path` is a further
+    /// address, and may be given several times; `iopolicy` chooses among the paths.
     ///
     /// # Errors
     ///
@@ -81,18 +82,9 @@ impl<P: Provider> Client<P> {
 }
 
 fn parse(target: &str, options: &[(&str, &str)]) -> Result<SubsystemOptions, OpenError> {
-    let options_of = |target: &str| {
-        let mut pairs = OptionPairs::new(Some(target));
-        options.iter().try_for_each(|(name, value)| pairs.set(name, value))?;
-        pairs.arguments()?.options()
-    };
-    let mut targets = each_address(target).into_iter();
-    let first = targets.next().unwrap_or_default();
-    let connect = options_of(&first).map_err(OpenError::Options)?;
-    targets.try_fold(SubsystemOptions::new(connect), |all, target| {
-        let other = options_of(&target).map_err(OpenError::Options)?;
-        Ok(all.path(other.address, other.source))
-    })
+    let mut pairs = OptionPairs::new(Some(target));
+    let set = options.iter().try_for_each(|(name, value)| pairs.set(name, value));
+    set.and_then(|()| pairs.arguments()?.subsystem_options()).map_err(OpenError::Options)
 }
 
 #[cfg(test)]

@@ -27,8 +27,8 @@ impl OptionPairs {
         Self { words: Vec::new(), target: target.map(str::to_owned) }
     }
 
-    /// Sets an option, in place of its former value. A flag takes `true`, `1`, nothing, `false` or
-    /// `0`.
+    /// Sets an option, in place of its former value unless it may be repeated. A flag takes `true`,
+    /// `1`, nothing, `false` or `0`.
     pub fn set(&mut self, name: &str, value: &str) -> Result<(), Failure> {
         let command = Options::command();
         let option = command.get_arguments().find(|option| is_named(option, name));
@@ -49,7 +49,9 @@ impl OptionPairs {
         if let Some(word) = &word {
             parse(std::slice::from_ref(word))?;
         }
-        self.words.retain(|word| !word.starts_with(&prefix) && *word != flag);
+        if !matches!(option.get_action(), ArgAction::Append) {
+            self.words.retain(|word| !word.starts_with(&prefix) && *word != flag);
+        }
         self.words.extend(word);
         Ok(())
     }
@@ -147,6 +149,48 @@ mod tests {
         assert_eq!((options.io_queues, options.disable_flow_control), (2, true));
         assert_eq!((options.reconnect.loss_timeout, options.reconnect.strict), (None, false));
         assert_eq!(options.host.nqn.as_str(), "nqn.host");
+    }
+
+    #[test]
+    fn paths_are_those_of_the_target_and_of_the_option() {
+        let mut pairs = OptionPairs::new(Some("nvmf-rdma://192.0.2.7,192.0.2.8:4422/nqn.x"));
+        pairs.set("path", "[2001:db8::1]:4421").unwrap();
+        pairs.set("path", "192.0.2.9").unwrap();
+        pairs.set("iopolicy", "queue-depth").unwrap();
+        let arguments = pairs.arguments().unwrap();
+        let options = arguments.subsystem_options().unwrap();
+        let addresses: Vec<_> = options.addresses().map(|address| address.to_string()).collect();
+        let [first, second] = ["192.0.2.7:4420", "192.0.2.8:4422"];
+        assert_eq!(addresses, [first, second, "[2001:db8::1]:4421", "192.0.2.9:4420"]);
+        let refused = arguments.options().unwrap_err();
+        assert_eq!(refused.exit_code(), 2);
+        assert!(refused.to_string().contains("give one address"), "{refused}");
+        // Another target has paths of its own.
+        let other = arguments.with_other_target("nvmf-rdma://192.0.2.10/nqn.y");
+        assert_eq!(other.options().unwrap().address.to_string(), "192.0.2.10:4420");
+    }
+
+    #[test]
+    fn wrong_paths_are_refused_by_name() {
+        for (target, options, expected) in [
+            ("192.0.2.7", &[("iopolicy", "latency")][..], "--iopolicy chooses among several"),
+            ("192.0.2.7", &[("path", "192.0.2.8/nqn.y")], "no path; write ADDRESS"),
+            ("192.0.2.7", &[("path", "192.0.2.8:port")], "no port"),
+            ("192.0.2.7", &[("path", "")], "no path"),
+            ("192.0.2.7,", &[], "lacks an address"),
+            ("192.0.2.7", &[("path", "192.0.2.7")], "192.0.2.7:4420 is given twice"),
+        ] {
+            let mut pairs = OptionPairs::new(Some(&format!("nvmf-rdma://{target}/nqn.x")));
+            options.iter().try_for_each(|(name, value)| pairs.set(name, value)).unwrap();
+            let refused = pairs.arguments().unwrap().subsystem_options().unwrap_err();
+            assert_eq!(refused.exit_code(), 2);
+            assert!(refused.to_string().contains(expected), "{target} {options:?}: {refused}");
+        }
+        let mut pairs = OptionPairs::new(None);
+        for (policy, expected) in [("numa", "one RDMA device"), ("least", "use round-robin")] {
+            let refused = pairs.set("iopolicy", policy).unwrap_err();
+            assert!(refused.to_string().contains(expected), "{refused}");
+        }
     }
 
     #[test]

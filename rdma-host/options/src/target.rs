@@ -1,10 +1,16 @@
 //! Target and connect options, from a URI, an SPDK transport ID or the options of nvme-cli.
 
-use std::{net::IpAddr, path::PathBuf, sync::Once, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    sync::Once,
+    time::Duration,
+};
 
 use clap::Args;
 use rdma_host::{
-    ConnectOptions, Fence, FenceOptions, MemoryMode, ReconnectOptions, WaitMode,
+    ConnectOptions, Fence, FenceOptions, MemoryMode, PathPolicy, ReconnectOptions,
+    SubsystemOptions, WaitMode,
     config::{QUEUE_ENTRIES, RETRY_COUNT},
     wire::Nqn,
 };
@@ -21,14 +27,20 @@ use crate::{
     target_address::{self, TargetAddress},
 };
 
+/// Time for which a measurement waits for a path to become usable, before it ends.
+const NO_PATH_TIMEOUT: Duration = Duration::from_secs(10);
+/// Commands that use several paths.
+const MULTIPATH_COMMANDS: &str = "identify, monitor, bench, write-verify, read, write, compare, \
+                                  copy, dsm, flush, verify, write-uncor and write-zeroes";
+
 /// Target and connect options; names and defaults as in nvme-cli.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Target")]
 pub struct TargetArguments {
     #[arg(
-        help = "nvmf-rdma://ADDRESS[:PORT]/NQN, \"trtype:RDMA traddr:… subnqn:…\", or @NAME for a \
-                  subsystem of the configuration in /etc/nvme, by its NQN or what follows the last \
-                  colon in it"
+        help = "nvmf-rdma://ADDRESS[:PORT][,ADDRESS…]/NQN, \"trtype:RDMA traddr:… subnqn:…\", or \
+                  @NAME for a subsystem of the configuration in /etc/nvme, by its NQN or what \
+                  follows the last colon in it"
     )]
     target: Option<String>,
 
@@ -49,6 +61,15 @@ pub struct TargetArguments {
     /// NQN of the subsystem.
     #[arg(short = 'n', long, conflicts_with = "target")]
     nqn: Option<String>,
+
+    /// Another address of the same subsystem, to use as a path to it; may be repeated.
+    #[arg(long, value_name = "ADDRESS[:PORT]")]
+    path: Vec<String>,
+
+    /// Choice among several paths of the same access: round-robin, queue-depth, or latency (fewest
+    /// commands in flight, of those that are not slower than the others) [default: round-robin].
+    #[arg(long, value_name = "POLICY", value_parser = path_policy)]
+    iopolicy: Option<PathPolicy>,
 
     /// Configuration for @NAME, and for secrets that are not given, instead of /etc/nvme.
     #[arg(short = 'J', long, value_name = "FILE")]
@@ -227,8 +248,54 @@ impl FenceArguments {
 }
 
 impl TargetArguments {
-    /// Options for the library.
+    /// Options of a program that uses one controller.
+    ///
+    /// # Errors
+    ///
+    /// Also if there are several paths.
     pub fn options(&self) -> Result<ConnectOptions, Failure> {
+        let (options, further) = self.paths()?;
+        if further.is_empty() {
+            return Ok(options);
+        }
+        Err(Failure::usage(format!(
+            "several paths are for {MULTIPATH_COMMANDS}; what is asked for here is of one \
+             controller: give one address"
+        )))
+    }
+
+    /// Options for a subsystem, with its paths: one or several.
+    pub fn subsystem_options(&self) -> Result<SubsystemOptions, Failure> {
+        let (options, further) = self.paths()?;
+        let source = options.source;
+        let policy = self.iopolicy.unwrap_or_default();
+        let first = SubsystemOptions::new(options).policy(policy);
+        let all = further.into_iter().fold(first, |all, address| all.path(address, source));
+        all.check()?;
+        Ok(all)
+    }
+
+    /// Options of the first path, and the addresses of the others.
+    fn paths(&self) -> Result<(ConnectOptions, Vec<SocketAddr>), Failure> {
+        let options = self.connect_options()?;
+        let target = self.target.as_deref().unwrap_or_default();
+        let in_target = target_address::each_address(target).into_iter().skip(1);
+        let in_target = in_target.map(|target| {
+            let target = target_address::parse_target(&target).map_err(Failure::usage)?;
+            target_address::resolve(&target)
+        });
+        let in_options = self.path.iter().map(|path| target_address::path_address(path));
+        let further: Vec<_> = in_target.chain(in_options).collect::<Result<_, Failure>>()?;
+        match self.iopolicy {
+            Some(_) if further.is_empty() => Err(Failure::usage(
+                "--iopolicy chooses among several paths; give further ones with --path ADDRESS",
+            )),
+            _ => Ok((options, further)),
+        }
+    }
+
+    /// Options of the first path.
+    fn connect_options(&self) -> Result<ConnectOptions, Failure> {
         let mut options = match self.configured_name() {
             Some(name) => {
                 configured_connection(self.config.as_deref(), name)?.options(&self.given()?)?
@@ -295,18 +362,32 @@ impl TargetArguments {
         Self { target, traddr: None, trsvcid: None, nqn: None, ..self.clone() }
     }
 
-    /// Options without reconnecting, unless the command line asks for it.
-    pub fn options_without_reconnect(&self) -> Result<ConnectOptions, Failure> {
-        let mut options = self.options()?;
-        if self.reconnect.ctrl_loss_tmo.is_none() {
-            options.reconnect.loss_timeout = Some(Duration::ZERO);
+    /// Same options, for a target beside this one, which has paths of its own.
+    pub fn with_other_target(&self, target: &str) -> Self {
+        let has_several = target_address::each_address(target).len() > 1;
+        let iopolicy = self.iopolicy.filter(|_| has_several);
+        Self { path: Vec::new(), iopolicy, ..self.with_target(target) }
+    }
+
+    /// Options for a measurement, unless the command line says otherwise: without reconnecting if
+    /// there is one path, and holding commands for [`NO_PATH_TIMEOUT`] if there are several.
+    pub fn measurement_options(&self) -> Result<SubsystemOptions, Failure> {
+        let mut options = self.subsystem_options()?;
+        let has_one_path = options.addresses().count() == 1;
+        let reconnect = &mut options.connect_mut().reconnect;
+        if has_one_path && self.reconnect.ctrl_loss_tmo.is_none() {
+            reconnect.loss_timeout = Some(Duration::ZERO);
+        }
+        if !has_one_path && self.reconnect.fast_io_fail_tmo.is_none() {
+            reconnect.fast_io_fail = Some(NO_PATH_TIMEOUT);
         }
         Ok(options)
     }
 
     fn target_address(&self) -> Result<TargetAddress, String> {
         if let Some(target) = &self.target {
-            return target_address::parse_target(target);
+            // There is always a first one.
+            return target_address::parse_target(&target_address::each_address(target)[0]);
         }
         let missing = |what| {
             format!("no {what}; give nvmf-rdma://ADDRESS:PORT/NQN, or -a ADDRESS -s PORT -n NQN")
@@ -344,6 +425,19 @@ pub fn warn_of_names(options: &ConnectOptions) {
                 wrong.join(" and ")
             ));
         });
+    }
+}
+
+fn path_policy(text: &str) -> Result<PathPolicy, String> {
+    match text {
+        "numa" => {
+            Err("the paths have one RDMA device: use round-robin, queue-depth or latency"
+                .to_owned())
+        }
+        _ => [PathPolicy::RoundRobin, PathPolicy::QueueDepth, PathPolicy::Latency]
+            .into_iter()
+            .find(|policy| policy.to_string() == text)
+            .ok_or("use round-robin, queue-depth or latency".to_owned()),
     }
 }
 

@@ -26,6 +26,14 @@ pub fn address(traddr: &str, trsvcid: Option<&str>) -> Result<SocketAddr, Failur
     resolve(&TargetAddress { address: traddr.to_owned(), service, nqn: String::new() })
 }
 
+/// Socket address of a path, `ADDRESS[:PORT]` as in a URI.
+pub(crate) fn path_address(path: &str) -> Result<SocketAddr, Failure> {
+    if path.is_empty() || path.contains(['/', ',']) {
+        return Err(Failure::usage(format!("{path:?} is no path; write ADDRESS or ADDRESS:PORT")));
+    }
+    resolve(&parse_uri(&format!("{path}/")).map_err(Failure::usage)?)
+}
+
 /// Address and NQN in a URI or transport ID, where `default_nqn` may be left out.
 pub fn parse_with_default_nqn(text: &str, default_nqn: &str) -> Result<(SocketAddr, Nqn), Failure> {
     let whole = match after_scheme(text) {
