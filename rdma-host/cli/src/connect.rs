@@ -5,22 +5,21 @@ use std::sync::Arc;
 use auth::Authenticated;
 use clap::Args;
 use rdma_host::{
-    Controller, Namespace, Negotiated, Provider,
+    Controller, Error, Namespace, Negotiated, PathId, Provider, Subsystem, SubsystemOptions,
     wire::{NamespaceId, Nqn, QueueId},
 };
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    capture::CaptureArguments, failure::Failure, output, progress::with_progress,
-    shutdown::InterruptibleRuntime, size, target::TargetArguments,
+    capture::CaptureArguments, failure::Failure, io_namespace::IoNamespace, output,
+    progress::with_progress, shutdown::InterruptibleRuntime, target::TargetArguments,
 };
 
 /// Target, and a namespace of it.
 #[derive(Args)]
 pub(crate) struct NamespaceArguments {
     /// Namespace id [default: the only one].
-    #[arg(long, visible_alias = "namespace-id", value_name = "N",
-          value_parser = size::namespace_field)]
+    #[arg(long, value_name = "N")]
     ns: Option<u32>,
 
     #[command(flatten)]
@@ -49,11 +48,18 @@ impl NamespaceArguments {
         &self,
         provider: &Arc<P>,
     ) -> Result<(ConnectedController<P>, Namespace), Failure> {
-        if self.ns == Some(0) {
-            return Err(Failure::usage("no namespace has the id 0: they count from 1"));
-        }
         let connected = ConnectedController::connect(provider, &self.target)?;
         let namespace = connected.namespace(self.ns)?;
+        Ok((connected, namespace))
+    }
+
+    /// Connects one path or several, and identifies the namespace.
+    pub(crate) fn connect_paths<P: Provider>(
+        &self,
+        provider: &Arc<P>,
+    ) -> Result<(ConnectedController<P>, IoNamespace), Failure> {
+        let connected = ConnectedController::connect_paths(provider, &self.target)?;
+        let namespace = connected.io_namespace(self.ns)?;
         Ok((connected, namespace))
     }
 }
@@ -61,7 +67,10 @@ impl NamespaceArguments {
 /// Controller, and the runtime that serves its queues.
 pub(crate) struct ConnectedController<P: Provider> {
     pub(crate) runtime: InterruptibleRuntime,
-    pub(crate) controller: Controller<P>,
+    /// Controller; of several paths, that of one that is live.
+    pub(crate) controller: Arc<Controller<P>>,
+    /// Paths, if there are several.
+    pub(crate) paths: Option<Subsystem<P>>,
     pub(crate) subsystem: Nqn,
 }
 
@@ -77,25 +86,96 @@ impl<P: Provider> ConnectedController<P> {
     /// Connects, with tasks serving the I/O queues. From here on a signal ends what the runtime
     /// [runs](InterruptibleRuntime::run).
     pub(crate) fn connect(provider: &Arc<P>, target: &TargetArguments) -> Result<Self, Failure> {
-        let options = target.options()?;
-        let runtime = InterruptibleRuntime::new()?;
-        let describe = || format!("connecting to {} at {}", options.subsystem, options.address);
-        let connecting = Controller::connect_over(provider, &options).into_future();
-        let controller = runtime.run(with_progress(describe, connecting))?;
-        print_warnings(&controller.negotiated());
-        Ok(Self { runtime, controller, subsystem: options.subsystem })
+        Self::open(provider, &SubsystemOptions::new(target.options()?))
     }
 
-    /// Namespace of this id, or the only one there is.
+    /// Connects one path or several.
+    pub(crate) fn connect_paths(
+        provider: &Arc<P>,
+        target: &TargetArguments,
+    ) -> Result<Self, Failure> {
+        Self::open(provider, &target.subsystem_options()?)
+    }
+
+    fn open(provider: &Arc<P>, options: &SubsystemOptions) -> Result<Self, Failure> {
+        let runtime = InterruptibleRuntime::new()?;
+        let subsystem = options.connect().subsystem.clone();
+        let addresses = addresses(options);
+        let describe = || format!("connecting to {subsystem} at {addresses}");
+        if let [_] = *options.addresses().collect::<Vec<_>>() {
+            let connecting = Controller::connect_over(provider, options.connect()).into_future();
+            let controller = Arc::new(runtime.run(with_progress(describe, connecting))?);
+            print_warnings(&controller.negotiated());
+            return Ok(Self { runtime, controller, paths: None, subsystem });
+        }
+        let connecting = connect_subsystem(provider, options);
+        let paths = runtime.run(with_progress(describe, connecting))?;
+        Ok(Self { runtime, controller: paths.any_controller(), paths: Some(paths), subsystem })
+    }
+
+    /// Namespace of this id, or the only one there is, of the only path.
     pub(crate) fn namespace(&self, id: Option<u32>) -> Result<Namespace, Failure> {
         let id = self.runtime.run(namespace_id(&self.controller, id))?;
         self.runtime.run(self.controller.namespace(id))
     }
 
+    /// Namespace of this id, or the only one there is, over all paths.
+    pub(crate) fn io_namespace(&self, id: Option<u32>) -> Result<IoNamespace, Failure> {
+        match &self.paths {
+            None => self.namespace(id).map(IoNamespace::Controller),
+            Some(paths) => {
+                let id = self.runtime.run(namespace_id(&self.controller, id))?;
+                self.runtime.run(paths.namespace(id)).map(IoNamespace::Subsystem)
+            }
+        }
+    }
+
     /// Disconnects in order.
     pub(crate) fn close(self) {
-        self.runtime.runtime.block_on(self.controller.shutdown());
+        let Self { runtime, controller, paths, .. } = self;
+        runtime.runtime.block_on(shutdown(controller, paths));
     }
+}
+
+/// Connects several paths, with a message for each change of the fence for writes: what waits for
+/// what, and for how long at most.
+pub(crate) async fn connect_subsystem<P: Provider>(
+    provider: &Arc<P>,
+    options: &SubsystemOptions,
+) -> Result<Subsystem<P>, Error> {
+    let paths = Subsystem::connect_over(provider, options).await?;
+    controllers(&paths).for_each(|controller| print_warnings(&controller.negotiated()));
+    let mut changes = paths.fence_changes();
+    tokio::spawn(async move {
+        while let Some(change) = changes.next().await {
+            output::print_message(format_args!("nvmf: fence: {change}"));
+        }
+    });
+    Ok(paths)
+}
+
+/// Shuts down a controller, or all of a subsystem that it is of.
+pub(crate) async fn shutdown<P: Provider>(
+    controller: Arc<Controller<P>>,
+    paths: Option<Subsystem<P>>,
+) {
+    match (paths, Arc::into_inner(controller)) {
+        (Some(paths), _) => paths.shutdown().await,
+        (None, controller) => controller.expect("it has no other handle").shutdown().await,
+    }
+}
+
+/// Controllers of all paths that were connected.
+pub(crate) fn controllers<P: Provider>(
+    paths: &Subsystem<P>,
+) -> impl Iterator<Item = Arc<Controller<P>>> {
+    (0..paths.status().paths.len()).filter_map(|path| paths.controller(PathId(path)))
+}
+
+/// Addresses of all paths, as they are given: between commas.
+pub(crate) fn addresses(options: &SubsystemOptions) -> String {
+    let addresses = options.addresses().map(|address| address.to_string());
+    addresses.collect::<Vec<_>>().join(",")
 }
 
 /// The given namespace id, or that of the only namespace.

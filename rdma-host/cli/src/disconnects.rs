@@ -21,39 +21,43 @@ struct Disconnect {
     back: SystemTime,
 }
 
-/// Disconnects of one controller.
+/// Disconnects of one controller, or of all that are paths.
 #[derive(Debug, Default)]
 pub(crate) struct Disconnects {
     count: u64,
     longest: Duration,
     latest: VecDeque<Disconnect>,
-    /// Time of the loss, while there is no connection.
-    lost: Option<SystemTime>,
 }
 
 impl Disconnects {
-    /// Counts the disconnects of a controller, in a task of the runtime.
+    /// Counts the disconnects of controllers, each in a task of the runtime.
     pub(crate) fn watch(
         runtime: &tokio::runtime::Runtime,
-        mut changes: StateChanges,
+        controllers: Vec<StateChanges>,
     ) -> Arc<Mutex<Self>> {
         let shared = Arc::new(Mutex::new(Self::default()));
-        let disconnects = Arc::clone(&shared);
-        runtime.spawn(async move {
-            while let Some(change) = changes.next().await {
-                disconnects.lock().unwrap_or_else(PoisonError::into_inner).add(&change);
-            }
-        });
+        for mut changes in controllers {
+            let disconnects = Arc::clone(&shared);
+            runtime.spawn(async move {
+                let mut lost = None;
+                while let Some(change) = changes.next().await {
+                    let mut disconnects =
+                        disconnects.lock().unwrap_or_else(PoisonError::into_inner);
+                    disconnects.add(&change, &mut lost);
+                }
+            });
+        }
         shared
     }
 
-    fn add(&mut self, change: &StateChange) {
+    /// Adds a change of a controller. `lost` is the time of the loss, while it has no connection.
+    fn add(&mut self, change: &StateChange, lost: &mut Option<SystemTime>) {
         if change.state != LifecycleState::Live {
-            self.lost.get_or_insert(change.at);
+            lost.get_or_insert(change.at);
             return;
         }
         // The system clock may have been set back meanwhile.
-        let Some(lost) = self.lost.take() else { return };
+        let Some(lost) = lost.take() else { return };
         let back = change.at.max(lost);
         self.count += 1;
         self.longest = self.longest.max(back.duration_since(lost).unwrap_or_default());
@@ -103,7 +107,7 @@ mod tests {
 
     #[test]
     fn a_disconnect_lasts_from_the_first_change_to_the_next_live() {
-        let mut disconnects = Disconnects::default();
+        let (mut disconnects, mut lost) = (Disconnects::default(), None);
         for (state, second) in [
             (LifecycleState::Live, 1),
             (LifecycleState::Resetting, 5),
@@ -114,7 +118,7 @@ mod tests {
             (LifecycleState::Live, 10),
             (LifecycleState::Deleting, 11),
         ] {
-            disconnects.add(&change(state, second));
+            disconnects.add(&change(state, second), &mut lost);
         }
         assert_eq!(disconnects.summary(), ", through 2 reconnects, the longest outage 3.0 s");
         let json = disconnects.to_json();
@@ -123,10 +127,10 @@ mod tests {
 
     #[test]
     fn only_the_latest_are_kept() {
-        let mut disconnects = Disconnects::default();
+        let (mut disconnects, mut lost) = (Disconnects::default(), None);
         for second in 0..2 * HISTORY_MAX as u64 {
-            disconnects.add(&change(LifecycleState::Resetting, 2 * second));
-            disconnects.add(&change(LifecycleState::Live, 2 * second + 1));
+            disconnects.add(&change(LifecycleState::Resetting, 2 * second), &mut lost);
+            disconnects.add(&change(LifecycleState::Live, 2 * second + 1), &mut lost);
         }
         assert_eq!(
             (disconnects.count(), disconnects.latest.len()),

@@ -4,18 +4,21 @@
 mod attach;
 mod bench;
 mod capture;
+mod command_queue;
 mod commands;
 mod connect;
 mod cpus;
 mod data_pattern;
 mod disconnects;
 mod environment;
+mod io_namespace;
 mod load;
 mod metrics;
 mod nvme_cli;
 mod output;
 mod output_file;
 mod overwrite;
+mod path_report;
 mod process_hardening;
 mod progress;
 mod shutdown;
@@ -25,7 +28,7 @@ mod usage_error;
 
 use std::{ffi::OsString, process::ExitCode};
 
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use command_manual::Generate;
 use nvmf_options::{
     configuration, failure, host, option_value, program::Program, secret_text, secrets, size,
@@ -44,12 +47,13 @@ use crate::{
 /// NVMe over Fabrics over RDMA, in user space.
 ///
 /// A target is given as one argument (nvmf-rdma://ADDRESS:PORT/NQN, or an SPDK transport ID in
-/// quotes) or by the options of nvme-cli (-a, -s, -n).
+/// quotes) or by the options of nvme-cli (-a, -s, -n). Several addresses between commas, or --path,
+/// are paths to one subsystem.
 ///
 /// Exit codes: 0 done, 1 failed, 2 usage, 3 access refused for good, 4 target or network
 /// unreachable, 5 data mismatch, 130 and 143 ended by SIGINT and SIGTERM.
 #[derive(Parser)]
-#[command(name = "nvmf", version, after_help = nvme_cli::help())]
+#[command(name = "nvmf", version, max_term_width = 100, after_help = nvme_cli::help())]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -225,10 +229,8 @@ pub fn main() -> ExitCode {
 }
 
 fn run() -> Result<(), Failure> {
-    let command = Arguments::command().term_width(terminal::help_width());
-    let words = nvme_cli::replace_words(std::env::args_os().collect(), &command);
-    let parsed = command.try_get_matches_from(&words);
-    let arguments = match parsed.and_then(|matches| Arguments::from_arg_matches(&matches)) {
+    let words = nvme_cli::replace_alias(std::env::args_os().collect());
+    let arguments = match Arguments::try_parse_from(&words) {
         Ok(arguments) => arguments,
         Err(error) if error.use_stderr() => return Err(usage_error::failure(&error, &words)),
         Err(help) => return output::check(help.print()).map(drop),

@@ -13,18 +13,20 @@ use std::{
 use clap::Args;
 use quanta::Instant;
 use rdma_host::{
-    Buffer, Command, CommandCompletion, ConnectOptions, Controller, Poller, Provider, WaitMode,
-    Waiter, wire::NamespaceInfo,
+    Buffer, Command, CommandCompletion, ConnectOptions, Controller, Poller, Provider, Subsystem,
+    SubsystemOptions, SubsystemQueue, SubsystemStatus, WaitMode, Waiter, wire::NamespaceInfo,
 };
 use tokio::runtime::Handle;
 
 use crate::{
     capture::CaptureArguments,
+    command_queue::CommandQueue,
     connect,
     cpus::{self, CpuList},
     disconnects::Disconnects,
     failure::Failure,
     output,
+    path_report::PathReport,
     shutdown::{InterruptibleRuntime, ShutdownSignal},
     size,
     target::TargetArguments,
@@ -49,26 +51,46 @@ pub(crate) trait Workload: Send {
     fn is_over(&self) -> bool;
 }
 
-/// Connection to one target with a poller for each thread.
+/// Connection to one target with a queue of commands for each thread.
 pub(crate) struct Load<P: Provider> {
     pub(crate) namespace: NamespaceInfo,
-    pub(crate) controller: Controller<P>,
+    /// Controller; of several paths, that of one of them.
+    pub(crate) controller: Arc<Controller<P>>,
+    /// Paths, if there are several.
+    pub(crate) paths: Option<Subsystem<P>>,
+    /// State of the paths when the load [began](Self::begin).
+    began: Option<SubsystemStatus>,
+    /// Options of the connections; the address is that of the first path.
     pub(crate) options: ConnectOptions,
+    /// Addresses of all paths, between commas.
+    pub(crate) addresses: String,
     pub(crate) block_bytes: usize,
     pub(crate) depth: usize,
     pub(crate) shutdown: ShutdownSignal,
     cpus: Option<CpuList>,
     runtime: Handle,
-    pollers: Vec<Poller<P>>,
+    queues: Vec<LoadQueue<P>>,
     disconnects: Arc<Mutex<Disconnects>>,
+}
+
+/// Commands of one thread.
+pub(crate) enum LoadQueue<P: Provider> {
+    Controller(Box<Poller<P>>),
+    Subsystem(Box<SubsystemQueue>),
+}
+
+/// Controller or paths that a load sends its commands to.
+struct Connected<P: Provider> {
+    controller: Arc<Controller<P>>,
+    paths: Option<Subsystem<P>>,
+    pollers: Vec<Poller<P>>,
 }
 
 /// Options of all commands that make load.
 #[derive(Args, Clone)]
 pub(crate) struct LoadArguments {
     /// Namespace id [default: the only one].
-    #[arg(long, visible_alias = "namespace-id", value_name = "N",
-          value_parser = size::namespace_id)]
+    #[arg(long, value_name = "N")]
     ns: Option<u32>,
 
     /// Commands in flight on each queue [default: 32, or what the target grants if that is less].
@@ -95,23 +117,6 @@ pub(crate) struct LoadArguments {
 }
 
 impl LoadArguments {
-    /// Refuses what is wrong whatever the target has, for a connection with these options.
-    pub(crate) fn check(&self, options: &ConnectOptions) -> Result<(), Failure> {
-        self.cpus.as_ref().map_or(Ok(()), CpuList::check)?;
-        self.thread_count(options.io_queues)?;
-        match self.iodepth {
-            Some(depth) if self.target.queue_size.is_some() && depth >= options.queue_entries => {
-                let entries = options.queue_entries;
-                Err(Failure::usage(format!(
-                    "--iodepth {depth} needs --queue-size {} at least, not {entries}: one entry of \
-                     a queue stays empty",
-                    depth + 1
-                )))
-            }
-            _ => Ok(()),
-        }
-    }
-
     /// Number of threads, if there are to be `queues` queues on which they can work.
     fn thread_count(&self, queues: u16) -> Result<usize, Failure> {
         let processors = match &self.cpus {
@@ -123,6 +128,24 @@ impl LoadArguments {
                 "--threads {threads} is more than the I/O queues, {queues}; give --queues too"
             ))),
             threads => Ok(threads.map_or(processors, usize::from)),
+        }
+    }
+
+    /// Makes queues large enough for the depth, if the command line does not say how large.
+    fn set_queue_entries(&self, options: &mut ConnectOptions) -> Result<(), Failure> {
+        if self.target.queue_size.is_none() {
+            // One entry of a queue stays empty.
+            let wanted = self.iodepth.unwrap_or(IODEPTH_DEFAULT) + 1;
+            options.queue_entries = options.queue_entries.max(wanted);
+        }
+        match self.iodepth {
+            Some(depth) if depth >= options.queue_entries => Err(Failure::usage(format!(
+                "--iodepth {depth} needs --queue-size {} at least, not {}: one entry of a queue \
+                 stays empty",
+                depth + 1,
+                options.queue_entries
+            ))),
+            _ => Ok(()),
         }
     }
 
@@ -151,43 +174,68 @@ impl<P: Provider> Load<P> {
         provider: &Arc<P>,
         runtime: &InterruptibleRuntime,
         arguments: &LoadArguments,
-        mut options: ConnectOptions,
+        mut all: SubsystemOptions,
         block_bytes: Option<u64>,
     ) -> Result<Self, Failure> {
-        arguments.check(&options)?;
-        let threads = arguments.thread_count(options.io_queues)?;
-        if arguments.target.queue_size.is_none() {
-            // One entry of a queue stays empty.
-            let wanted = arguments.iodepth.unwrap_or(IODEPTH_DEFAULT) + 1;
-            options.queue_entries = options.queue_entries.max(wanted);
-        }
-        let (controller, pollers) =
-            runtime.run(Controller::connect_over(provider, &options).polled(threads))?;
-        connect::print_warnings(&controller.negotiated());
+        let threads = arguments.thread_count(all.connect().io_queues)?;
+        arguments.set_queue_entries(all.connect_mut())?;
+        let Connected { controller, paths, pollers } =
+            runtime.run(Connected::connect(provider, &all, threads))?;
         let namespace = runtime.run(async {
             let id = connect::namespace_id(&controller, arguments.ns).await?;
-            Ok::<_, Failure>(controller.identify_namespace(id).await?)
+            Ok::<_, Failure>(match &paths {
+                Some(paths) => paths.namespace(id).await?.info(),
+                None => controller.identify_namespace(id).await?,
+            })
         })?;
-        let disconnects = Disconnects::watch(&runtime.runtime, controller.changes());
+        let changes = match &paths {
+            Some(paths) => connect::controllers(paths).map(|path| path.changes()).collect(),
+            None => vec![controller.changes()],
+        };
         let negotiated = controller.negotiated();
-        let granted = negotiated.queue_entries - 1;
         let block_bytes = block_bytes.unwrap_or_else(|| {
             block_bytes_default(namespace.block_size.into(), negotiated.transfer_bytes_max)
         });
-        let load = Self {
+        let mut load = Self {
             namespace,
             block_bytes: usize::try_from(block_bytes).map_err(Failure::usage)?,
-            depth: arguments.depth(granted)?,
+            depth: arguments.depth(negotiated.queue_entries - 1)?,
             cpus: arguments.cpus.clone(),
             controller,
-            options,
+            paths,
+            began: None,
+            options: all.connect().clone(),
+            addresses: connect::addresses(&all),
             shutdown: runtime.shutdown.clone(),
             runtime: runtime.runtime.handle().clone(),
-            pollers,
-            disconnects,
+            queues: Vec::new(),
+            disconnects: Disconnects::watch(&runtime.runtime, changes),
         };
         load.check(block_bytes)?;
+        load.queues = match &load.paths {
+            Some(paths) => {
+                let create = load.create_queues(paths, threads);
+                runtime.run(create)?
+            }
+            None => pollers.into_iter().map(Box::new).map(LoadQueue::Controller).collect(),
+        };
         Ok(load)
+    }
+
+    /// Creates a queue for each thread, with the depth of its share of the queues of a path.
+    async fn create_queues(
+        &self,
+        paths: &Subsystem<P>,
+        threads: usize,
+    ) -> Result<Vec<LoadQueue<P>>, Failure> {
+        let threads = threads.min(self.queues());
+        let mut queues = Vec::new();
+        for index in 0..threads {
+            let depth = share(self.queues(), threads, index) * self.depth;
+            let queue = paths.queue(self.namespace.id, depth).await?;
+            queues.push(LoadQueue::Subsystem(Box::new(queue)));
+        }
+        Ok(queues)
     }
 
     /// Checks that commands of `bytes` bytes fit the namespace and the controller.
@@ -208,14 +256,34 @@ impl<P: Provider> Load<P> {
         Ok(())
     }
 
-    /// Number of I/O queues of all pollers; the last number while there is no connection.
+    /// Number of I/O queues of all threads, of several paths those of one; the last number while
+    /// there is no connection.
     pub(crate) fn queues(&self) -> usize {
         usize::from(self.controller.negotiated().io_queues)
     }
 
-    /// Number of queues of each poller.
-    pub(crate) fn queues_of_pollers(&self) -> impl Iterator<Item = usize> + '_ {
-        self.pollers.iter().map(Poller::queue_count)
+    /// Number of queues of each thread; of several paths, those of one of them.
+    pub(crate) fn queues_of_threads(&self) -> impl Iterator<Item = usize> + '_ {
+        self.queues.iter().map(|queue| match queue {
+            LoadQueue::Controller(poller) => poller.queue_count(),
+            LoadQueue::Subsystem(queue) => queue.depth() / self.depth,
+        })
+    }
+
+    /// Begins to count what the paths carry.
+    pub(crate) fn begin(&mut self) {
+        self.began = self.paths.as_ref().map(Subsystem::status);
+    }
+
+    /// Paths, if there are several, and what each carried since the load began.
+    pub(crate) fn path_reports(&self) -> Vec<PathReport> {
+        let now = self.paths.as_ref().map(Subsystem::status);
+        now.map(|now| PathReport::all(&now, self.began.as_ref())).unwrap_or_default()
+    }
+
+    /// Way in which threads wait. Those with several paths do not drive the devices: they sleep.
+    pub(crate) fn wait(&self) -> WaitMode {
+        if self.paths.is_some() { WaitMode::Event } else { self.options.wait }
     }
 
     /// Disconnects since the load was connected.
@@ -225,7 +293,7 @@ impl<P: Provider> Load<P> {
 
     /// Number of threads that will run.
     pub(crate) fn threads(&self) -> usize {
-        self.pollers.len()
+        self.queues.len()
     }
 
     /// Runs a thread with a workload for each poller until all are over. A failure or a signal ends
@@ -237,21 +305,28 @@ impl<P: Provider> Load<P> {
         let mut workers = Vec::new();
         let (queues, threads) = (self.queues(), self.threads());
         for index in 0..threads {
-            // Queues are assigned round-robin. A poller without a connection has none now.
-            let count = (queues + threads - 1 - index) / threads * self.depth;
+            // A poller without a connection has no queues now.
+            let count = share(queues, threads, index) * self.depth;
             let buffers = self.controller.allocate_many(count, self.block_bytes)?;
             workers.push((workload(index), buffers));
         }
-        let (wait, cpus) = (self.options.wait, self.cpus.as_ref());
+        let (wait, cpus) = (self.wait(), self.cpus.as_ref());
         let machine_is_busy = machine_is_busy();
         let stop = &StopCondition { shutdown: &self.shutdown, failed: AtomicBool::new(false) };
         let workloads = thread::scope(|scope| {
-            let pollers = self.pollers.iter_mut().zip(workers).enumerate();
-            let threads = pollers.map(|(index, (poller, (workload, buffers)))| {
+            let queues = self.queues.iter_mut().zip(workers).enumerate();
+            let threads = queues.map(|(index, (queue, (workload, buffers)))| {
                 let cpu = cpus.map(|cpus| cpus.for_thread(index));
                 let run = async move {
                     let waiter = waiter(wait, threads, machine_is_busy);
-                    let outcome = run_workload(poller, waiter, workload, buffers, stop).await;
+                    let outcome = match queue {
+                        LoadQueue::Controller(poller) => {
+                            run_workload(&mut **poller, waiter, workload, buffers, stop).await
+                        }
+                        LoadQueue::Subsystem(queue) => {
+                            run_workload(&mut **queue, waiter, workload, buffers, stop).await
+                        }
+                    };
                     stop.failed.fetch_or(outcome.is_err(), Ordering::Relaxed);
                     outcome
                 };
@@ -265,28 +340,40 @@ impl<P: Provider> Load<P> {
         }
     }
 
-    pub(crate) fn pollers(&mut self) -> &mut [Poller<P>] {
-        &mut self.pollers
+    /// Queues of the threads.
+    pub(crate) fn thread_queues(&mut self) -> &mut [LoadQueue<P>] {
+        &mut self.queues
     }
 
     /// Disconnects in order.
     pub(crate) fn close(self) {
-        drop(self.pollers);
-        self.runtime.block_on(self.controller.shutdown());
+        let Self { controller, paths, queues, runtime, .. } = self;
+        drop(queues);
+        runtime.block_on(connect::shutdown(controller, paths));
     }
 }
 
-/// Refuses a number of bytes that is not one of whole blocks, of any size that blocks may have.
-pub(crate) fn check_blocks(option: &str, bytes: u64) -> Result<(), Failure> {
-    /// Bytes of the smallest blocks (LBADS, NVM command set).
-    const BLOCK_BYTES_MIN: u64 = 512;
-    if bytes == 0 || !bytes.is_multiple_of(BLOCK_BYTES_MIN) {
-        return Err(Failure::usage(format!(
-            "{option} {bytes} is not a multiple of {BLOCK_BYTES_MIN} bytes, the smallest size of a \
-             block"
-        )));
+impl<P: Provider> Connected<P> {
+    async fn connect(
+        provider: &Arc<P>,
+        options: &SubsystemOptions,
+        threads: usize,
+    ) -> Result<Self, Failure> {
+        if options.addresses().count() == 1 {
+            let connecting = Controller::connect_over(provider, options.connect());
+            let (controller, pollers) = connecting.polled(threads).await?;
+            connect::print_warnings(&controller.negotiated());
+            return Ok(Self { controller: Arc::new(controller), paths: None, pollers });
+        }
+        let paths = connect::connect_subsystem(provider, options).await?;
+        let controller = paths.any_controller();
+        Ok(Self { controller, paths: Some(paths), pollers: Vec::new() })
     }
-    Ok(())
+}
+
+/// Number of queues of a thread: they are assigned round-robin.
+fn share(queues: usize, threads: usize, index: usize) -> usize {
+    (queues + threads - 1 - index) / threads
 }
 
 /// Bytes of a command where the command line has none: whole blocks that the controller takes.
@@ -370,10 +457,10 @@ impl StopCondition<'_> {
     }
 }
 
-/// Keeps a poller busy with a workload until that is over, or the condition is met and the commands
+/// Keeps a queue busy with a workload until that is over, or the condition is met and the commands
 /// in flight have completed or the time for that is over.
-async fn run_workload<W: Workload, P: Provider>(
-    poller: &mut Poller<P>,
+async fn run_workload<W: Workload>(
+    queue: &mut impl CommandQueue,
     mut waiter: Waiter,
     mut workload: W,
     mut buffers: Vec<Buffer>,
@@ -387,51 +474,37 @@ async fn run_workload<W: Workload, P: Provider>(
             drain_end = Some(Instant::now() + DRAIN_TIMEOUT);
         }
         while drain_end.is_none()
-            && poller.room() > 0
+            && queue.room() > 0
             && let Some(buffer) = buffers.pop()
         {
             match workload.next(buffer) {
-                Ok(command) => poller.submit(command)?,
+                Ok(command) => queue.submit(command)?,
                 Err(buffer) => {
                     buffers.push(buffer);
                     break;
                 }
             }
         }
-        poller.ring_doorbells()?;
-        poller.poll()?;
-        let mut completed = false;
-        while let Some(completion) = poller.take() {
-            buffers.push(workload.complete(completion)?);
-            completed = true;
+        queue.ring_doorbells()?;
+        let mut failure = None;
+        let completed = queue.poll_with(|completion| match workload.complete(completion) {
+            Ok(buffer) => buffers.push(buffer),
+            Err(error) => drop(failure.get_or_insert(error)),
+        })?;
+        if let Some(failure) = failure {
+            return Err(failure);
         }
-        let idle = poller.in_flight() == 0;
-        if completed {
+        let idle = queue.in_flight() == 0;
+        if completed > 0 {
             waiter.busy();
         } else if drain_end.map_or(idle && workload.is_over(), |end| idle || Instant::now() >= end)
         {
             return Ok(workload);
         } else if !waiter.spins() {
-            poller.ready(WAIT_MAX).await?;
+            queue.ready(WAIT_MAX).await?;
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_default_size_of_a_command_is_one_that_the_controller_takes() {
-        assert_eq!(block_bytes_default(512, 1 << 20), 64 << 10);
-        assert_eq!(block_bytes_default(512, 8 << 10), 8 << 10);
-        assert_eq!(block_bytes_default(4096, 10_000), 8192);
-        assert_eq!(block_bytes_default(128 << 10, 1 << 20), 128 << 10);
-    }
-
-    #[test]
-    fn runnable_threads_are_read() {
-        assert_eq!(runnable_threads("0.00 0.01 0.05 2/123 4567\n"), Some(2));
-        assert_eq!(runnable_threads(""), None);
-    }
-}
+mod tests;

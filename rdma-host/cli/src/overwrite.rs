@@ -14,13 +14,14 @@ use std::{
 
 use clap::Args;
 use rdma_host::{
-    Buffer, Command, CommandCompletion, Namespace, Provider,
+    Buffer, Command, CommandCompletion, Provider, RangeCommands,
     wire::{NamespaceId, NamespaceInfo, Nqn},
 };
 
 use crate::{
     connect::ConnectedController,
     failure::Failure,
+    io_namespace::IoNamespace,
     load::{Load, Workload, completed_buffer},
     output,
     shutdown::ShutdownSignal,
@@ -88,7 +89,7 @@ impl OverwriteConsent {
     pub(crate) fn check<P: Provider>(
         &mut self,
         connected: &ConnectedController<P>,
-        namespace: &Namespace,
+        namespace: &IoNamespace,
     ) -> Result<(), Failure> {
         let info = namespace.info();
         let read = |lba, bytes| {

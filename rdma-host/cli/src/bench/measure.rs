@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     failure::Failure,
-    load::{self, Load, join_all},
+    load::{self, Load, LoadQueue, join_all},
 };
 
 /// Measures until the end of the schedule, a stop condition, a signal or a failure; what ended the
@@ -50,15 +50,16 @@ pub(super) fn measure<P: Provider>(
         let mut threads = Vec::new();
         let cpus = arguments.load.cpus.as_ref();
         for (target, (load, buffers)) in loads.iter_mut().zip(buffers).enumerate() {
-            let (options, wait) = (generator_options(load, arguments, point), load.options.wait);
+            let (options, wait) = (generator_options(load, arguments, point), load.wait());
             let count = load.threads();
-            for (index, (poller, buffers)) in load.pollers().iter_mut().zip(buffers).enumerate() {
+            for (index, (queue, buffers)) in
+                load.thread_queues().iter_mut().zip(buffers).enumerate()
+            {
                 let arrivals =
                     point.rate.map(|rate| Arrivals::new(rate, arguments.arrival(), index, count));
                 let worker = Worker {
                     target,
                     cpu: cpus.map(|cpus| cpus.for_thread(threads.len())),
-                    poller,
                     wait,
                     machine_is_busy,
                     workers,
@@ -68,9 +69,11 @@ pub(super) fn measure<P: Provider>(
                     schedule,
                     conditions: &conditions[target],
                     reports: sender.clone(),
-                    recording_ns: recorder.recording_ns(),
                 };
-                threads.push(scope.spawn(move || worker.run()));
+                threads.push(scope.spawn(move || match queue {
+                    LoadQueue::Controller(poller) => worker.run(&mut **poller),
+                    LoadQueue::Subsystem(queue) => worker.run(&mut **queue),
+                }));
             }
         }
         drop(sender);
@@ -134,14 +137,14 @@ fn generator_options<'a, P: Provider>(
     }
 }
 
-/// Buffers of each poller for each size of command: as many as commands may be in flight.
+/// Buffers of each thread for each size of command: as many as commands may be in flight.
 fn buffers<P: Provider>(load: &Load<P>, point: &Point) -> Result<Vec<Vec<Vec<Buffer>>>, Failure> {
-    let of_poller = |queues: usize| {
+    let of_thread = |queues: usize| {
         let sizes = point.bs.sizes().map(|bytes| {
             let bytes = usize::try_from(bytes).map_err(Failure::usage)?;
             Ok(load.controller.allocate_many(queues * load.depth, bytes)?)
         });
         sizes.collect::<Result<_, Failure>>()
     };
-    load.queues_of_pollers().map(of_poller).collect()
+    load.queues_of_threads().map(of_thread).collect()
 }

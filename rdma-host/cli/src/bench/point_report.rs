@@ -30,12 +30,16 @@ pub(super) fn new<P: Provider>(
 ) -> PointReport {
     let (total, seconds) = (&outcome.total, outcome.elapsed.as_secs_f64());
     let totals = Totals::new(total, seconds);
-    let (device, windows) = (total.statistics.device, total.statistics.windows);
+    // The queues of several paths are driven by tasks.
+    let has_one_path = loads.iter().all(|load| load.paths.is_none());
+    let device = Some(total.statistics.device).filter(|_| has_one_path);
+    let windows = total.statistics.windows;
     let targets = loads.iter().zip(&outcome.targets).map(|(load, counters)| TargetTotals {
         totals: Totals::new(counters, seconds),
         target: load.options.address.to_string(),
         nqn: load.options.subsystem.as_str().to_owned(),
         nsid: load.namespace.id.0,
+        paths: load.path_reports(),
     });
     let disturbance = Disturbance {
         involuntary_switches: total.scheduling.involuntary_switches,
@@ -56,18 +60,15 @@ pub(super) fn new<P: Provider>(
         ended_by: outcome.failure.as_ref().map(Failure::ended_by),
         unfinished: total.unfinished,
         mean_ns: StageMeans::new(total),
-        per_io: CostPerIo::new(total, totals.completed),
+        per_io: CostPerIo::new(total, device, totals.completed),
         steady_state: outcome.steady_state.clone(),
-        warnings: warnings(&disturbance, seconds)
-            .into_iter()
-            .chain(joined_intervals(outcome, arguments))
-            .collect(),
+        warnings: warnings(&disturbance, seconds),
         disturbance: Some(disturbance),
-        device: DeviceTotals {
+        device: device.map(|device| DeviceTotals {
             doorbells: device.doorbells,
             completions: device.completions,
             empty_polls: device.empty_polls,
-        },
+        }),
         windows: WindowTotals { by_target: windows.by_target, here: windows.here },
         resident_bytes: ResidentBytes {
             begin: outcome.resident_bytes,
@@ -87,6 +88,7 @@ fn configuration<P: Provider>(
     outcome: &Outcome,
 ) -> Configuration {
     let load = &loads[0];
+    let several = load.paths.as_ref();
     let memory = load.controller.memory();
     let [at_rest, in_flight] = reachable_bytes(load, point);
     let each = point.rate.and_then(Rate::each);
@@ -101,6 +103,9 @@ fn configuration<P: Provider>(
         nqn: load.options.subsystem.as_str().to_owned(),
         nsid: load.namespace.id.0,
         targets: loads.len(),
+        paths: several.map(|_| load.addresses.clone()),
+        iopolicy: several.map(|paths| paths.status().policy.to_string()),
+        fence: several.map(|_| load.options.fence.mode.name().to_owned()),
         rw: value_name(arguments.rw),
         read_percent: arguments.read_percent(),
         bs: match point.bs.sizes().count() {
@@ -168,7 +173,7 @@ fn surroundings<P: Provider>(load: &Load<P>) -> Configuration {
 /// Bytes of the load's buffers that the target can reach between commands, and while as many
 /// commands as possible are in flight: by the keys of the registrations, or by windows.
 fn reachable_bytes<P: Provider>(load: &Load<P>, point: &Point) -> [u64; 2] {
-    let slots: usize = load.queues_of_pollers().map(|queues| queues * load.depth).sum();
+    let slots: usize = load.queues_of_threads().map(|queues| queues * load.depth).sum();
     let slots = slots as u64;
     if load.controller.memory().mode == MemoryMode::Window {
         return [0, slots * point.bs.largest()];
@@ -219,19 +224,6 @@ fn warnings(disturbance: &Disturbance, seconds: f64) -> Vec<String> {
         ));
     }
     warnings
-}
-
-/// Warning that many intervals are longer than they were to be.
-fn joined_intervals(outcome: &Outcome, arguments: &Arguments) -> Option<String> {
-    let joined = outcome.joined;
-    let all = joined + outcome.series.len() as u64;
-    let interval = humantime::format_duration(arguments.interval());
-    (joined * 10 >= all && joined > 0).then(|| {
-        format!(
-            "{joined} of {all} intervals of {interval} were over before they could be reported, \
-             and are joined to the next: give a longer --interval"
-        )
-    })
 }
 
 #[cfg(test)]

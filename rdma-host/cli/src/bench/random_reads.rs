@@ -33,18 +33,17 @@ pub fn execute_random_reads<P: Provider>(
     namespace: NamespaceInfo,
     commands: u64,
 ) -> Result<u64, Failure> {
-    let reports = random_reads(poller, buffers, namespace, commands, HOUR)?;
-    Ok(reports.iter().map(|report| report.counters.total().completed).sum())
+    let report = random_reads(poller, buffers, namespace, commands)?;
+    Ok(report.counters.total().completed)
 }
 
-/// Reports of the intervals in which the worker executes these reads.
+/// Does the same, and returns the report of the one interval.
 fn random_reads<P: Provider>(
     poller: &mut Poller<P>,
     buffers: Vec<Buffer>,
     namespace: NamespaceInfo,
     commands: u64,
-    interval: Duration,
-) -> Result<Vec<IntervalReport>, Failure> {
+) -> Result<IntervalReport, Failure> {
     let conditions = StopConditions {
         failed: Arc::default(),
         shutdown: ShutdownSignal::catch()?,
@@ -67,20 +66,18 @@ fn random_reads<P: Provider>(
     let worker = Worker {
         target: 0,
         cpu: None,
-        poller,
         wait: WaitMode::Poll,
         machine_is_busy: true,
         workers: 1,
         generator: CommandGenerator::new(generator, 0, 1),
         arrivals: None,
         buffers: vec![buffers],
-        schedule: Schedule { start, begin: start, end: start + HOUR, interval },
+        schedule: Schedule { start, begin: start, end: start + HOUR, interval: HOUR },
         conditions: &conditions,
         reports,
-        recording_ns: Arc::default(),
     };
-    worker.run()?;
-    Ok(received.into_iter().collect())
+    worker.run(poller)?;
+    Ok(received.recv().expect("a worker reports its last interval"))
 }
 
 #[cfg(test)]

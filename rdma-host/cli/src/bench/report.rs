@@ -6,16 +6,16 @@
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use rdma_host::OperationStatistics;
+use rdma_host::{DeviceCounters, OperationStatistics};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{
     counters::Counters,
     histogram_text::HistogramText,
-    latency::{self, Distribution, Latency, distribution},
+    latency::{Distribution, Latency, distribution},
 };
-use crate::connect::QueueAuthentication;
+use crate::{connect::QueueAuthentication, path_report::PathReport};
 
 /// Version of the layout of a report in JSON. Reports of version 1 have no `schema`; since version
 /// 2, a value that is not known, or that too few samples support, is null.
@@ -66,7 +66,8 @@ pub(super) struct PointReport {
     pub(super) steady_state: Option<SteadyState>,
     /// Causes for which the figures may not be what the target and the network can do.
     pub(super) warnings: Vec<String>,
-    pub(super) device: DeviceTotals,
+    /// Null over several paths.
+    pub(super) device: Option<DeviceTotals>,
     pub(super) windows: WindowTotals,
     pub(super) resident_bytes: ResidentBytes,
     pub(super) series: Vec<Interval>,
@@ -125,10 +126,12 @@ pub(super) struct StageMeans {
 /// Mean cost of a command on this host.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 pub(super) struct CostPerIo {
+    /// Processor time of the load's threads; over several paths, other threads drive the device.
     pub(super) cpu_ns: f64,
-    pub(super) doorbells: f64,
-    pub(super) completions: f64,
-    pub(super) empty_polls: f64,
+    /// Null over several paths; so is what follows.
+    pub(super) doorbells: Option<f64>,
+    pub(super) completions: Option<f64>,
+    pub(super) empty_polls: Option<f64>,
 }
 
 /// Operations on the RDMA device.
@@ -235,6 +238,9 @@ pub(super) struct TargetTotals {
     pub(super) target: String,
     pub(super) nqn: String,
     pub(super) nsid: u32,
+    /// Paths, if there are several, and what each carried since the load began, before the ramp.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) paths: Vec<PathReport>,
 }
 
 /// Settings of a point, and the system it was measured on.
@@ -248,6 +254,12 @@ pub(super) struct Configuration {
     pub(super) nsid: u32,
     /// Number of targets.
     pub(super) targets: usize,
+    /// Addresses of the paths between commas; null if there is one, and so is what follows.
+    pub(super) paths: Option<String>,
+    /// Choice among paths of the same access.
+    pub(super) iopolicy: Option<String>,
+    /// Proof for which writes wait that overlap those of a lost path, as on the command line.
+    pub(super) fence: Option<String>,
     pub(super) rw: String,
     pub(super) read_percent: u8,
     pub(super) bs: BlockSize,
@@ -410,14 +422,15 @@ impl StageMeans {
 }
 
 impl CostPerIo {
-    pub(super) fn new(counters: &Counters, completed: u64) -> Self {
-        let device = counters.statistics.device;
+    /// Costs of `completed` commands. `device` has the device's counters, if they are known.
+    pub(super) fn new(counters: &Counters, device: Option<DeviceCounters>, completed: u64) -> Self {
         let per_io = |sum: f64| sum / completed.max(1) as f64;
+        let of_device = |count: fn(DeviceCounters) -> u64| Some(per_io(count(device?) as f64));
         Self {
             cpu_ns: per_io(counters.cpu.as_nanos() as f64),
-            doorbells: per_io(device.doorbells as f64),
-            completions: per_io(device.completions as f64),
-            empty_polls: per_io(device.empty_polls as f64),
+            doorbells: of_device(|device| device.doorbells),
+            completions: of_device(|device| device.completions),
+            empty_polls: of_device(|device| device.empty_polls),
         }
     }
 }
@@ -426,11 +439,11 @@ impl Interval {
     /// Results of the workers; the shares of other programs are not among them.
     pub(super) fn new(start: Duration, duration: Duration, counters: &Counters) -> Self {
         let (seconds, total) = (duration.as_secs_f64(), counters.total());
-        let latency_ns = &total.latency_ns;
+        let latency = Latency::new(&total.latency_ns);
         let operation = |write| IntervalOperation {
             iops: counters.operation(write).completed as f64 / seconds.max(1e-9),
             bandwidth_bytes_per_s: counters.operation(write).bytes as f64 / seconds.max(1e-9),
-            mean_ns: latency::mean(counters.latency(write)),
+            mean_ns: Latency::new(counters.latency(write)).mean,
         };
         Self {
             start_s: start.as_secs_f64(),
@@ -438,11 +451,11 @@ impl Interval {
             completed: total.completed,
             iops: total.completed as f64 / seconds.max(1e-9),
             bandwidth_bytes_per_s: total.bytes as f64 / seconds.max(1e-9),
-            mean_ns: latency::mean(latency_ns),
-            p50_ns: latency::value_at(latency_ns, 0.5),
-            p99_ns: latency::value_at(latency_ns, 0.99),
-            p99_9_ns: latency::value_at(latency_ns, 0.999),
-            max_ns: (!latency_ns.is_empty()).then(|| latency_ns.max()),
+            mean_ns: latency.mean,
+            p50_ns: latency.p50,
+            p99_ns: latency.p99,
+            p99_9_ns: latency.p99_9,
+            max_ns: latency.max,
             read: Some(operation(false)),
             write: Some(operation(true)),
             involuntary_switches: Some(counters.scheduling.involuntary_switches),

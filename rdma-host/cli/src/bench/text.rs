@@ -4,7 +4,7 @@ use std::{fmt::Write, time::Duration};
 
 use super::{
     latency::Latency,
-    report::{PointReport, SteadyState},
+    report::{Configuration, PointReport, SteadyState},
 };
 use crate::size;
 
@@ -83,6 +83,7 @@ pub(super) fn point(report: &PointReport) -> String {
         let _ = writeln!(text, "  WARNING: {warning}");
     }
     costs(&mut text, report);
+    paths(&mut text, report);
     if configuration.memory_mode == "window" {
         let (by_target, here) = (report.windows.by_target, report.windows.here);
         let _ = writeln!(text, "  windows: {by_target} closed by the target, {here} by us");
@@ -131,14 +132,28 @@ fn costs(text: &mut String, report: &PointReport) {
         mean.wire_and_target / 1000.0,
         mean.completion / 1000.0,
     );
-    let _ = writeln!(
-        text,
-        "  per I/O: CPU {:.1} µs, {:.2} doorbells, {:.2} completions, {:.2} empty polls",
-        cost.cpu_ns / 1000.0,
-        cost.doorbells,
-        cost.completions,
-        cost.empty_polls,
-    );
+    let cpu = cost.cpu_ns / 1000.0;
+    let _ = match (cost.doorbells, cost.completions, cost.empty_polls) {
+        (Some(doorbells), Some(completions), Some(empty)) => writeln!(
+            text,
+            "  per I/O: CPU {cpu:.1} µs, {doorbells:.2} doorbells, {completions:.2} completions, \
+             {empty:.2} empty polls",
+        ),
+        _ => writeln!(text, "  per I/O: CPU {cpu:.1} µs in the threads of the load"),
+    };
+}
+
+/// Paths of each target, if it has several.
+fn paths(text: &mut String, report: &PointReport) {
+    let Configuration { iopolicy, fence, .. } = &report.configuration;
+    for target in report.targets.iter().filter(|target| !target.paths.is_empty()) {
+        let count = target.paths.len();
+        let (policy, fence) = (iopolicy.as_deref().unwrap_or(""), fence.as_deref().unwrap_or(""));
+        let _ = writeln!(text, "  {count} paths, {policy}, fence {fence}:");
+        for path in &target.paths {
+            let _ = writeln!(text, "    {}", path.describe());
+        }
+    }
 }
 
 fn latency(latency: &Latency) -> String {

@@ -1,7 +1,6 @@
-//! Keeps one poller busy and times each command.
+//! Keeps one queue busy and times each command.
 
 use std::{
-    ops::Range,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -12,7 +11,7 @@ use std::{
 
 use cpu_time::ThreadTime;
 use quanta::{Clock, Instant};
-use rdma_host::{Buffer, CommandCompletion, Poller, Provider, WaitMode, Waiter};
+use rdma_host::{Buffer, CommandCompletion, WaitMode, Waiter};
 
 use super::{
     arrivals::Arrivals,
@@ -21,6 +20,7 @@ use super::{
     disturbance::ThreadScheduling,
 };
 use crate::{
+    command_queue::CommandQueue,
     failure::Failure,
     load::{self, DRAIN_TIMEOUT, block_on_cpu, completed_buffer},
     shutdown::ShutdownSignal,
@@ -30,8 +30,6 @@ use crate::{
 const WAIT_MAX: Duration = Duration::from_millis(100);
 /// Lateness of timers; a worker that must submit in time spins for as long.
 const TIMER_SLACK: Duration = Duration::from_millis(2);
-/// Least time of an interval, in units of the processor time that its report takes.
-const LOAD_SHARE: u32 = 4;
 
 /// Times that hold for all workers.
 #[derive(Clone, Copy)]
@@ -55,23 +53,21 @@ pub(super) struct StopConditions {
     pub(super) bytes_max: u64,
 }
 
-/// Counters of one worker for one interval, or for several of which the earlier ones were over
-/// before it could report them.
+/// Counters of one worker for one interval.
 pub(super) struct IntervalReport {
     /// Index of the target.
     pub(super) target: usize,
-    /// Numbers of the intervals since the measurement began.
-    pub(super) intervals: Range<u64>,
-    /// Time at which the worker ended them, since the measurement began.
+    /// Number of the interval since the measurement began.
+    pub(super) interval: u64,
+    /// Time at which the worker ended it, since the measurement began.
     pub(super) ended: Duration,
     pub(super) counters: Counters,
 }
 
-pub(super) struct Worker<'a, P: Provider> {
+pub(super) struct Worker<'a> {
     pub(super) target: usize,
     /// Processor to run on.
     pub(super) cpu: Option<usize>,
-    pub(super) poller: &'a mut Poller<P>,
     pub(super) wait: WaitMode,
     /// True if other programs want to run.
     pub(super) machine_is_busy: bool,
@@ -85,8 +81,6 @@ pub(super) struct Worker<'a, P: Provider> {
     pub(super) schedule: Schedule,
     pub(super) conditions: &'a StopConditions,
     pub(super) reports: Sender<IntervalReport>,
-    /// Processor time, in nanoseconds, in which the reports of the last interval were added up.
-    pub(super) recording_ns: Arc<AtomicU64>,
 }
 
 /// Command in flight. Times are in units of the clock, which cost less than an [`Instant`].
@@ -109,8 +103,9 @@ struct PendingIo {
     rung: u64,
 }
 
-struct WorkerLoop<'a, P: Provider> {
-    worker: Worker<'a, P>,
+struct WorkerLoop<'a, Q> {
+    worker: Worker<'a>,
+    queue: &'a mut Q,
     waiter: Waiter,
     /// Maximum number of commands in flight.
     depth: usize,
@@ -125,10 +120,7 @@ struct WorkerLoop<'a, P: Provider> {
     counters: Counters,
     clock: Clock,
     measuring: bool,
-    /// Number of the present interval.
     interval: u64,
-    /// Time at which it is reported, with those that are over by then.
-    report_due: Instant,
     /// True once no more commands are to be submitted.
     stopping: bool,
     /// End of the wait for commands in flight, once a signal or a failure has ended the load.
@@ -139,14 +131,14 @@ struct WorkerLoop<'a, P: Provider> {
     turn_due: Instant,
 }
 
-impl<P: Provider> Worker<'_, P> {
+impl<'a> Worker<'a> {
     /// Runs until the end of the schedule or a stop condition, then until nothing is in flight; for
     /// [`DRAIN_TIMEOUT`] at most if a signal or a failure was the condition. Reports what it
     /// measured also if it fails.
-    pub(super) fn run(self) -> Result<(), Failure> {
+    pub(super) fn run(self, queue: &'a mut impl CommandQueue) -> Result<(), Failure> {
         let (cpu, failed) = (self.cpu, &self.conditions.failed);
         let outcome = block_on_cpu(cpu, async {
-            let mut worker = WorkerLoop::new(self);
+            let mut worker = WorkerLoop::new(self, queue);
             let outcome = worker.run().await;
             worker.end();
             outcome
@@ -189,10 +181,10 @@ impl StopConditions {
     }
 }
 
-impl<'a, P: Provider> WorkerLoop<'a, P> {
+impl<'a, Q: CommandQueue> WorkerLoop<'a, Q> {
     /// Must be called on the worker's own thread.
-    fn new(mut worker: Worker<'a, P>) -> Self {
-        let depth = worker.poller.depth().min(worker.buffers[0].len());
+    fn new(mut worker: Worker<'a>, queue: &'a mut Q) -> Self {
+        let depth = queue.depth().min(worker.buffers[0].len());
         let buffers = std::mem::take(&mut worker.buffers);
         let mut slots = 0..;
         let free: Vec<Vec<_>> =
@@ -214,13 +206,13 @@ impl<'a, P: Provider> WorkerLoop<'a, P> {
             clock: Clock::new(),
             measuring: false,
             interval: 0,
-            report_due: worker.schedule.begin + worker.schedule.interval,
             stopping: false,
             drain_end: None,
             cpu: ThreadTime::now(),
             scheduling: ThreadScheduling::of_this_thread(),
             turn_due: Instant::now(),
             worker,
+            queue,
         }
     }
 
@@ -246,7 +238,7 @@ impl<'a, P: Provider> WorkerLoop<'a, P> {
     /// Sends what was submitted, and returns the clock reading after that.
     fn ring_doorbell(&mut self) -> Result<u64, Failure> {
         let before = self.clock.raw();
-        self.worker.poller.ring_doorbells()?;
+        self.queue.ring_doorbells()?;
         if self.awaiting_doorbell.is_empty() {
             return Ok(before);
         }
@@ -260,7 +252,7 @@ impl<'a, P: Provider> WorkerLoop<'a, P> {
     }
 
     fn is_over(&self, now: Instant) -> bool {
-        let in_flight = self.worker.poller.in_flight();
+        let in_flight = self.queue.in_flight();
         self.stopping && (in_flight == 0 || self.drain_end.is_some_and(|end| now >= end))
     }
 
@@ -277,24 +269,16 @@ impl<'a, P: Provider> WorkerLoop<'a, P> {
         }
         self.stopping |=
             now >= schedule.end || self.worker.conditions.steady.load(Ordering::Relaxed);
-        if !self.stopping && self.measuring && now >= self.report_due {
-            self.end_intervals(now);
+        while !self.stopping && self.measuring && now >= self.interval_end() {
+            self.report(now);
+            self.interval += 1;
         }
     }
 
-    /// Reports the intervals that are over. The next ones are reported once their commands have had
-    /// [`LOAD_SHARE`] times as long as this report takes.
-    fn end_intervals(&mut self, now: Instant) {
-        let Schedule { begin, interval, .. } = self.worker.schedule;
-        let over = now.saturating_duration_since(begin).as_nanos() / interval.as_nanos().max(1);
-        let next = u64::try_from(over).unwrap_or(u64::MAX).max(self.interval + 1);
-        let cpu = ThreadTime::now();
-        self.report(now, next);
-        let recording = Duration::from_nanos(self.worker.recording_ns.load(Ordering::Relaxed));
-        let cost = cpu.elapsed() + recording;
-        let end = interval.as_nanos().saturating_mul(u128::from(self.interval) + 1);
-        let end = begin + Duration::from_nanos_u128(end);
-        self.report_due = end.max(now + cost * LOAD_SHARE);
+    fn interval_end(&self) -> Instant {
+        let interval = self.worker.schedule.interval.as_nanos();
+        let nanoseconds = interval.saturating_mul(u128::from(self.interval) + 1);
+        self.worker.schedule.begin + Duration::from_nanos_u128(nanoseconds)
     }
 
     /// Counters since the last call.
@@ -302,21 +286,19 @@ impl<'a, P: Provider> WorkerLoop<'a, P> {
         let cpu = ThreadTime::now();
         let empty = Counters::new(self.worker.arrivals.is_some());
         let mut counters = std::mem::replace(&mut self.counters, empty);
-        counters.statistics = self.worker.poller.statistics().take();
+        counters.statistics = self.queue.statistics().take();
         counters.stages = counters.stages.scaled(&self.clock);
         counters.scheduling = self.scheduling.take();
         counters.cpu = cpu.duration_since(std::mem::replace(&mut self.cpu, cpu));
         counters
     }
 
-    /// Reports what was counted since the last report, for the intervals before `next`.
-    fn report(&mut self, now: Instant, next: u64) {
+    fn report(&mut self, now: Instant) {
         let counters = self.take_counters();
         let ended = now.saturating_duration_since(self.worker.schedule.begin);
-        let intervals = std::mem::replace(&mut self.interval, next)..next;
-        let target = self.worker.target;
+        let (target, interval) = (self.worker.target, self.interval);
         // The receiver is gone only when the main thread panicked.
-        let _ = self.worker.reports.send(IntervalReport { target, intervals, ended, counters });
+        let _ = self.worker.reports.send(IntervalReport { target, interval, ended, counters });
     }
 
     /// Reports the last interval, if the measurement had begun.
@@ -331,7 +313,7 @@ impl<'a, P: Provider> WorkerLoop<'a, P> {
         {
             self.counters.missed = arrivals.remaining_before(schedule.end - schedule.start);
         }
-        self.report(Instant::now(), self.interval + 1);
+        self.report(Instant::now());
     }
 
     /// Due time of the next command of an open loop, if it could be submitted now.
@@ -344,7 +326,7 @@ impl<'a, P: Provider> WorkerLoop<'a, P> {
     /// Submits as many commands as there is room for, or are due. In a closed loop the clock is
     /// read once for all of them.
     fn submit(&mut self) -> Result<(), Failure> {
-        let room = if self.stopping { 0 } else { self.worker.poller.room() };
+        let room = if self.stopping { 0 } else { self.queue.room() };
         let mut submitted = self.clock.raw();
         for _ in 0..room.min(self.depth - self.in_flight) {
             let (mut queue_ns, mut write) = (0, None);
@@ -368,7 +350,7 @@ impl<'a, P: Provider> WorkerLoop<'a, P> {
             self.in_flight += 1;
             self.awaiting_doorbell.push(slot);
             let generator = &mut self.worker.generator;
-            self.worker.poller.submit(generator.command(request, buffer, slot as u64))?;
+            self.queue.submit(generator.command(request, buffer, slot as u64))?;
         }
         Ok(())
     }
@@ -390,10 +372,10 @@ impl<'a, P: Provider> WorkerLoop<'a, P> {
 
     /// Polls and handles the commands that have completed; returns true if there were any.
     fn complete(&mut self, polled: u64) -> Result<bool, Failure> {
-        let Self { worker, pending, free, counters, clock, .. } = self;
-        let Worker { poller, generator, .. } = worker;
+        let Self { worker, queue, pending, free, counters, clock, .. } = self;
+        let generator = &mut worker.generator;
         let (mut completed, mut failure) = (0, None);
-        let outcome = poller.poll_with(|completion| {
+        let outcome = queue.poll_with(|completion| {
             completed += 1;
             let slot = usize::try_from(completion.user).expect("a slot's number");
             let io = &mut pending[slot];
@@ -431,7 +413,7 @@ impl<'a, P: Provider> WorkerLoop<'a, P> {
             let rotation = if self.stopping {
                 now + WAIT_MAX
             } else if self.measuring {
-                self.report_due.min(schedule.end)
+                self.interval_end().min(schedule.end)
             } else {
                 schedule.begin
             };
@@ -439,7 +421,7 @@ impl<'a, P: Provider> WorkerLoop<'a, P> {
             let due = until_due.map_or(WAIT_MAX, |left| left.saturating_sub(TIMER_SLACK));
             let limit = WAIT_MAX.min(rotation).min(due);
             self.turn_due = now + limit;
-            self.worker.poller.ready(limit).await?;
+            self.queue.ready(limit).await?;
         }
         Ok(())
     }

@@ -4,15 +4,16 @@ use std::sync::Arc;
 
 use clap::Args;
 use rdma_host::{
-    Namespace,
+    RangeCommands,
     wire::{BlockRange, CopyLimits, NvmLimits, OptionalCommand},
 };
 
-use super::read_write::{check_end, check_range};
+use super::read_write::check_range;
 use crate::{
     capture::{CaptureArguments, ConnectingCommand, SystemProvider},
     connect::NamespaceArguments,
     failure::Failure,
+    io_namespace::IoNamespace,
     output,
     overwrite::OverwriteArguments,
     size,
@@ -73,7 +74,7 @@ impl ConnectingCommand for FlushArguments {
     }
 
     fn run(&self, provider: &Arc<SystemProvider>) -> Result<(), Failure> {
-        let (connected, namespace) = self.namespace.connect(provider)?;
+        let (connected, namespace) = self.namespace.connect_paths(provider)?;
         connected.runtime.run(namespace.flush())?;
         output::print_message(format_args!("namespace {} is flushed", namespace.info().id));
         drop(namespace);
@@ -91,7 +92,7 @@ impl ConnectingCommand for DeallocateArguments {
         let DeallocateArguments { lba, blocks, .. } = self;
         let ranges = ranges(lba, blocks)?;
         let mut consent = self.overwrite.consent("dsm", true)?;
-        let (connected, namespace) = self.namespace.connect(provider)?;
+        let (connected, namespace) = self.namespace.connect_paths(provider)?;
         namespace.require(OptionalCommand::DatasetManagement)?;
         check_ranges(&namespace, &ranges)?;
         consent.check(&connected, &namespace)?;
@@ -120,9 +121,8 @@ impl ConnectingCommand for WriteZeroesArguments {
 
     fn run(&self, provider: &Arc<SystemProvider>) -> Result<(), Failure> {
         let WriteZeroesArguments { lba, blocks, deallocate, .. } = *self;
-        check_end(lba, blocks)?;
         let mut consent = self.overwrite.consent("write-zeroes", true)?;
-        let (connected, namespace) = self.namespace.connect(provider)?;
+        let (connected, namespace) = self.namespace.connect_paths(provider)?;
         namespace.require(OptionalCommand::WriteZeroes)?;
         check_range(&namespace, lba, blocks)?;
         consent.check(&connected, &namespace)?;
@@ -143,7 +143,7 @@ impl ConnectingCommand for WriteZeroesArguments {
 ///
 /// # Errors
 ///
-/// A usage error if the lists differ in length, or a range ends beyond all numbers of blocks.
+/// A usage error if the lists differ in length.
 pub(super) fn ranges(lba: &[u64], blocks: &[u64]) -> Result<Vec<(u64, u64)>, Failure> {
     if lba.len() != blocks.len() {
         return Err(Failure::usage(format!(
@@ -152,13 +152,11 @@ pub(super) fn ranges(lba: &[u64], blocks: &[u64]) -> Result<Vec<(u64, u64)>, Fai
             blocks.len()
         )));
     }
-    let ranges: Vec<_> = lba.iter().copied().zip(blocks.iter().copied()).collect();
-    ranges.iter().try_for_each(|&(lba, blocks)| check_end(lba, blocks))?;
-    Ok(ranges)
+    Ok(lba.iter().copied().zip(blocks.iter().copied()).collect())
 }
 
 /// Checks that all ranges fit the namespace.
-pub(super) fn check_ranges(namespace: &Namespace, ranges: &[(u64, u64)]) -> Result<(), Failure> {
+pub(super) fn check_ranges(namespace: &IoNamespace, ranges: &[(u64, u64)]) -> Result<(), Failure> {
     ranges.iter().try_for_each(|&(lba, blocks)| check_range(namespace, lba, blocks).map(drop))
 }
 

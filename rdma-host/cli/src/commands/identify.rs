@@ -4,7 +4,7 @@ use std::{cell::Cell, fmt::Write, sync::Arc};
 
 use clap::Args;
 use rdma_host::{
-    Error, Provider,
+    Error, Provider, SubsystemStatus,
     config::NAMESPACES_TIMEOUT,
     wire::{NamespaceId, NamespaceInfo},
 };
@@ -17,6 +17,7 @@ use crate::{
     connect::{self, ConnectedController},
     failure::Failure,
     output,
+    path_report::PathReport,
     progress::with_progress,
     size,
     target::TargetArguments,
@@ -52,7 +53,7 @@ impl ConnectingCommand for Arguments {
 
     fn run(&self, provider: &Arc<SystemProvider>) -> Result<(), Failure> {
         identify_data::check_output(self.raw)?;
-        let connected = ConnectedController::connect(provider, &self.target)?;
+        let connected = ConnectedController::connect_paths(provider, &self.target)?;
         if self.raw {
             let data = connected.runtime.run(connected.controller.identify_controller_data())?;
             connected.close();
@@ -98,7 +99,13 @@ async fn namespaces<P: Provider>(
                     all.push(IdentifiedNamespace { id, outcome: Err(error) });
                 }
                 Err(error) if !is_of_namespace(&error) => return Err(error.into()),
-                outcome => all.push(IdentifiedNamespace { id, outcome }),
+                outcome => {
+                    let outcome = match &connected.paths {
+                        Some(paths) => paths.namespace(id).await.map(|namespace| namespace.info()),
+                        None => outcome,
+                    };
+                    all.push(IdentifiedNamespace { id, outcome });
+                }
             }
             count.set(all.len());
         }
@@ -150,6 +157,9 @@ fn to_text<P: Provider>(
     for (name, value) in rows {
         let _ = writeln!(text, "{name:<17} {value}");
     }
+    if let Some(paths) = &connected.paths {
+        text.push_str(&paths_to_text(&paths.status()));
+    }
     text.push_str("\nnamespace         size         blocks block size  names\n");
     for IdentifiedNamespace { id, outcome } in namespaces {
         let id = id.to_string();
@@ -166,6 +176,13 @@ fn to_text<P: Provider>(
         };
     }
     text
+}
+
+/// Choice among the paths, and a line for each.
+fn paths_to_text(status: &SubsystemStatus) -> String {
+    let paths = PathReport::all(status, None);
+    let paths: String = paths.iter().map(|path| format!("{}\n", path.describe_state())).collect();
+    format!("{:<17} {}\n{paths}", "I/O policy", status.policy)
 }
 
 /// Globally unique identifiers of a namespace.
@@ -218,5 +235,7 @@ fn to_json<P: Provider>(
         "memory_fallback": connected.controller.memory().fallback,
         "authentication": connect::queue_authentication(&negotiated),
         "namespaces": namespaces,
+        "iopolicy": connected.paths.as_ref().map(|paths| paths.status().policy.to_string()),
+        "paths": connected.paths.as_ref().map(|paths| PathReport::all(&paths.status(), None)),
     })
 }

@@ -19,7 +19,7 @@ use crate::{
     capture::{CaptureArguments, ConnectingCommand, SystemProvider},
     connect::{self, ConnectedController},
     failure::Failure,
-    output, size,
+    output,
     target::TargetArguments,
 };
 
@@ -38,8 +38,7 @@ pub(crate) struct ControllerArguments {
 #[derive(Args)]
 pub(crate) struct NamespaceArguments {
     /// Namespace id [default: the only one].
-    #[arg(long, visible_alias = "namespace-id", value_name = "N",
-          value_parser = size::namespace_id)]
+    #[arg(long, value_name = "N")]
     ns: Option<u32>,
 
     #[command(flatten)]

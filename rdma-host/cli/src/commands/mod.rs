@@ -10,6 +10,8 @@ pub(crate) mod identify_data;
 pub(crate) mod key;
 pub(crate) mod log;
 pub(crate) mod monitor;
+mod monitor_line;
+mod monitor_paths;
 pub(crate) mod nvm;
 pub(crate) mod passthrough;
 pub(crate) mod read_write;

@@ -1,18 +1,17 @@
 //! `nvmf monitor`: one line for each state change and event of a controller.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{sync::Arc, time::Duration};
 
 use clap::Args;
 use rdma_host::{
-    Controller, ControllerEvent, ControllerEvents, EventDetail, LifecycleState, NamespaceChange,
-    Provider, StateChange, StateChanges, wire::NamespaceId,
+    Controller, ControllerEvent, ControllerEvents, Provider, StateChange, StateChanges,
 };
-use serde_json::{Value, json};
 use tokio::{runtime::Handle, sync::oneshot};
 
+use super::{
+    monitor_line::{change_to_json, clock, event_to_json, since_epoch, sleep},
+    monitor_paths,
+};
 use crate::{
     Format,
     capture::{CaptureArguments, ConnectingCommand, SystemProvider},
@@ -50,14 +49,18 @@ impl ConnectingCommand for Arguments {
     }
 
     fn run(&self, provider: &Arc<SystemProvider>) -> Result<(), Failure> {
-        let options = self.target.options()?;
-        let outputs = self.metrics.open()?;
+        let options = self.target.subsystem_options()?;
+        if options.addresses().count() > 1 {
+            self.metrics.check_single_path()?;
+            return monitor_paths::run(provider, &options, self.runtime, self.output_format);
+        }
+        let (options, outputs) = (options.connect(), self.metrics.open()?);
         shutdown::runtime()?.block_on(async {
             let shutdown = ShutdownSignal::catch()?;
-            let connecting = Controller::connect_over(provider, &options);
+            let connecting = Controller::connect_over(provider, options);
             let (changes, events) = (connecting.changes(), connecting.events());
             let reports = ControllerReports::of(&connecting);
-            let metrics = Metrics::new(&options, None, None);
+            let metrics = Metrics::new(options, None, None);
             let _writers = outputs.start(&Handle::current(), &metrics);
             let format = self.output_format;
             let (sender, output_closed) = oneshot::channel();
@@ -90,15 +93,9 @@ async fn watch<P: Provider>(
     shutdown: &ShutdownSignal,
     output_closed: oneshot::Receiver<()>,
 ) -> Result<(), Failure> {
-    let timeout = async {
-        match runtime {
-            Some(time) => tokio::time::sleep(time).await,
-            None => std::future::pending().await,
-        }
-    };
     let stopped = async {
         tokio::select! {
-            () = timeout => {}
+            () = sleep(runtime) => {}
             signal = shutdown.received() => shutdown::print_end(signal),
             Ok(()) = output_closed => {}
         }
@@ -159,70 +156,5 @@ fn describe_event(event: &ControllerEvent, format: Format) -> String {
     match format {
         Format::Normal => format!("{} notice: {event}", clock(since_epoch)),
         Format::Json => event_to_json(event, since_epoch).to_string(),
-    }
-}
-
-fn since_epoch(time: SystemTime) -> Duration {
-    time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
-}
-
-/// Time of day in UTC, to the millisecond.
-fn clock(since_epoch: Duration) -> String {
-    let seconds = since_epoch.as_secs() % (24 * 60 * 60);
-    let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
-    format!("{hours:02}:{minutes:02}:{:02}.{:03}", seconds % 60, since_epoch.subsec_millis())
-}
-
-fn change_to_json(change: &StateChange, since_epoch: Duration) -> Value {
-    json!({
-        "time": since_epoch.as_secs_f64(),
-        "state": change.state.to_string(),
-        "cause": change.cause.as_ref().map(ToString::to_string),
-        "attempt": change.attempt,
-        "attempts_max": change.attempts_max,
-        "next_s": change.next.map(|next| next.as_secs_f64()),
-        "final": change.state == LifecycleState::Dead,
-    })
-}
-
-fn event_to_json(event: &ControllerEvent, since_epoch: Duration) -> Value {
-    let namespaces = match &event.detail {
-        EventDetail::Namespaces(all) => {
-            let one = |(id, change): &(NamespaceId, NamespaceChange)| {
-                let blocks = change.info().map(|info| info.blocks);
-                json!({ "nsid": id.0, "fate": change.to_string(), "blocks": blocks })
-            };
-            Some(all.iter().map(one).collect::<Vec<_>>())
-        }
-        _ => None,
-    };
-    let groups = match &event.detail {
-        EventDetail::Ana(log) => {
-            let groups = log.groups.iter();
-            let one =
-                groups.map(|group| json!({ "group": group.id, "state": group.state.to_string() }));
-            Some(one.collect::<Vec<_>>())
-        }
-        _ => None,
-    };
-    json!({
-        "time": since_epoch.as_secs_f64(),
-        "notice": event.to_string(),
-        "event": event.event.0,
-        "namespaces": namespaces,
-        "ana_groups": groups,
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_time_of_day_has_milliseconds() {
-        assert_eq!(
-            clock(Duration::from_millis(1_000 * 86_400 * 20_000 + 3_723_045)),
-            "01:02:03.045"
-        );
     }
 }

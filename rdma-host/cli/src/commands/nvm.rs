@@ -5,19 +5,20 @@ use std::{path::PathBuf, sync::Arc};
 
 use clap::Args;
 use rdma_host::{
-    Buffer, Error, Namespace, Provider, TransferError,
+    Buffer, Error, Provider, RangeCommands, TransferError,
     error::Rejected,
     wire::{BlockRange, OptionalCommand, Status},
 };
 
 use super::{
     blocks::{PAGE_SIZE_MIN, RangeLimits, check_ranges, ranges},
-    read_write::{CHUNK_BYTES, Input, check_end, check_range},
+    read_write::{CHUNK_BYTES, Input, check_range},
 };
 use crate::{
     capture::{CaptureArguments, ConnectingCommand, SystemProvider},
     connect::{ConnectedController, NamespaceArguments},
     failure::Failure,
+    io_namespace::IoNamespace,
     output,
     overwrite::OverwriteArguments,
     size,
@@ -102,8 +103,7 @@ impl ConnectingCommand for CompareArguments {
 
     fn run(&self, provider: &Arc<SystemProvider>) -> Result<(), Failure> {
         let mut input = Input::open(&self.file)?;
-        input.check(self.lba, self.blocks)?;
-        let (connected, namespace) = self.namespace.connect(provider)?;
+        let (connected, namespace) = self.namespace.connect_paths(provider)?;
         namespace.require(OptionalCommand::Compare)?;
         let bytes = input.bytes_to_write(&namespace, self.lba, self.blocks)?;
         let end = compare(&connected, &namespace, &mut input, self.lba, bytes)?;
@@ -122,12 +122,11 @@ impl ConnectingCommand for CopyArguments {
 
     fn run(&self, provider: &Arc<SystemProvider>) -> Result<(), Failure> {
         let ranges = ranges(&self.lba, &self.blocks)?;
-        let all = self.blocks.iter().fold(0, |all: u64, blocks| all.saturating_add(*blocks));
-        check_end(self.sdlba, all)?;
         let mut consent = self.overwrite.consent("copy", true)?;
-        let (connected, namespace) = self.namespace.connect(provider)?;
+        let (connected, namespace) = self.namespace.connect_paths(provider)?;
         namespace.require(OptionalCommand::Copy)?;
         check_ranges(&namespace, &ranges)?;
+        let all = self.blocks.iter().fold(0, |all: u64, blocks| all.saturating_add(*blocks));
         check_range(&namespace, self.sdlba, all)?;
         consent.check(&connected, &namespace)?;
         let run = async {
@@ -155,8 +154,7 @@ impl ConnectingCommand for VerifyArguments {
     }
 
     fn run(&self, provider: &Arc<SystemProvider>) -> Result<(), Failure> {
-        check_end(self.lba, self.blocks.unwrap_or(0))?;
-        let (connected, namespace) = self.namespace.connect(provider)?;
+        let (connected, namespace) = self.namespace.connect_paths(provider)?;
         namespace.require(OptionalCommand::Verify)?;
         let blocks = self.blocks.unwrap_or(namespace.info().blocks.saturating_sub(self.lba));
         check_range(&namespace, self.lba, blocks)?;
@@ -180,9 +178,8 @@ impl ConnectingCommand for WriteUncorrectableArguments {
 
     fn run(&self, provider: &Arc<SystemProvider>) -> Result<(), Failure> {
         let WriteUncorrectableArguments { lba, blocks, .. } = *self;
-        check_end(lba, blocks)?;
         let mut consent = self.overwrite.consent("write-uncor", true)?;
-        let (connected, namespace) = self.namespace.connect(provider)?;
+        let (connected, namespace) = self.namespace.connect_paths(provider)?;
         namespace.require(OptionalCommand::WriteUncorrectable)?;
         check_range(&namespace, lba, blocks)?;
         consent.check(&connected, &namespace)?;
@@ -203,7 +200,7 @@ impl ConnectingCommand for WriteUncorrectableArguments {
 /// Compares the blocks from `lba` on with `bytes` of the input, or all of it; returns the end.
 fn compare<P: Provider>(
     connected: &ConnectedController<P>,
-    namespace: &Namespace,
+    namespace: &IoNamespace,
     input: &mut Input,
     mut lba: u64,
     bytes: Option<u64>,
@@ -239,7 +236,7 @@ fn compare<P: Provider>(
 /// it is found by further ones, block by block.
 async fn difference<P: Provider>(
     connected: &ConnectedController<P>,
-    namespace: &Namespace,
+    namespace: &IoNamespace,
     lba: u64,
     data: &[u8],
 ) -> Result<Option<u64>, Failure> {
@@ -259,7 +256,7 @@ async fn difference<P: Provider>(
 }
 
 async fn is_equal(
-    namespace: &Namespace,
+    namespace: &IoNamespace,
     lba: u64,
     mut buffer: Buffer,
     data: &[u8],

@@ -20,6 +20,7 @@ use crate::{
     capture::{CaptureArguments, ConnectingCommand, SystemProvider},
     connect::NamespaceArguments,
     failure::Failure,
+    io_namespace::IoNamespace,
     output,
     overwrite::OverwriteArguments,
     size,
@@ -270,7 +271,7 @@ impl ConnectingCommand for IoArguments {
         let listed = |effects: EffectsLog| effects.io;
         connected.runtime.run(check_supported(&connected.controller, opcode, listed))?;
         if let Some(mut consent) = consent {
-            consent.check(&connected, &namespace)?;
+            consent.check(&connected, &IoNamespace::Controller(namespace.clone()))?;
         }
         let sqe = self.fields.sqe(namespace.info().id);
         let mut buffer = None;
@@ -350,11 +351,6 @@ impl ConnectingCommand for GetLogArguments {
 
     fn run(&self, provider: &Arc<SystemProvider>) -> Result<(), Failure> {
         check_output(self.form.raw_binary)?;
-        if self.log_len == 0 || !self.log_len.is_multiple_of(4) || !self.lpo.is_multiple_of(4) {
-            return Err(Failure::usage(
-                "--log-len and --lpo count bytes in steps of 4, and the length is not 0",
-            ));
-        }
         let connected = self.namespace.connect_controller(provider)?;
         let page = GetLogPage {
             offset: self.lpo,

@@ -11,7 +11,7 @@ use std::{
 
 use clap::Args;
 use indicatif::ProgressBar;
-use rdma_host::{Buffer, Namespace, Provider, TransferError};
+use rdma_host::{Buffer, Provider, RangeCommands, TransferError};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use tokio::task::JoinHandle;
 
@@ -19,7 +19,8 @@ use crate::{
     capture::{CaptureArguments, ConnectingCommand, SystemProvider},
     connect::ConnectedController,
     failure::Failure,
-    load::{self, DRAIN_TIMEOUT},
+    io_namespace::IoNamespace,
+    load::DRAIN_TIMEOUT,
     output,
     overwrite::OverwriteArguments,
     progress::transfer_bar,
@@ -38,8 +39,7 @@ pub(super) const CHUNK_BYTES: u64 = 256 << 10;
 #[derive(Args)]
 pub(crate) struct ReadArguments {
     /// Namespace id [default: the only one].
-    #[arg(long, visible_alias = "namespace-id", value_name = "N",
-          value_parser = size::namespace_id)]
+    #[arg(long, value_name = "N")]
     ns: Option<u32>,
 
     /// First block.
@@ -64,8 +64,7 @@ pub(crate) struct ReadArguments {
 #[derive(Args)]
 pub(crate) struct WriteArguments {
     /// Namespace id [default: the only one].
-    #[arg(long, visible_alias = "namespace-id", value_name = "N",
-          value_parser = size::namespace_id)]
+    #[arg(long, value_name = "N")]
     ns: Option<u32>,
 
     /// First block.
@@ -97,7 +96,7 @@ type PendingTransfer = JoinHandle<Result<Buffer, TransferError>>;
 /// submitted, and what is in flight has a second to complete.
 struct RangeTransfer<P: Provider> {
     connected: ConnectedController<P>,
-    namespace: Namespace,
+    namespace: IoNamespace,
     /// First block.
     lba: u64,
     buffers: Vec<Buffer>,
@@ -115,10 +114,9 @@ impl ConnectingCommand for ReadArguments {
         if self.file.as_os_str() == "-" && io::stdout().is_terminal() {
             return Err(Failure::usage("blocks are not for a terminal; name a file with --file"));
         }
-        check_end(self.lba, self.blocks.unwrap_or(0))?;
         let mut output = Output::open(&self.file)?;
-        let connected = ConnectedController::connect(provider, &self.target)?;
-        let namespace = connected.namespace(self.ns)?;
+        let connected = ConnectedController::connect_paths(provider, &self.target)?;
+        let namespace = connected.io_namespace(self.ns)?;
         let lba = self.lba;
         let blocks = self.blocks.unwrap_or(namespace.info().blocks.saturating_sub(lba));
         let bytes = check_range(&namespace, lba, blocks)?;
@@ -143,9 +141,8 @@ impl ConnectingCommand for WriteArguments {
     fn run(&self, provider: &Arc<SystemProvider>) -> Result<(), Failure> {
         let mut consent = self.overwrite.consent("write", self.file.as_os_str() != "-")?;
         let mut input = Input::open(&self.file)?;
-        input.check(self.lba, self.blocks)?;
-        let connected = ConnectedController::connect(provider, &self.target)?;
-        let namespace = connected.namespace(self.ns)?;
+        let connected = ConnectedController::connect_paths(provider, &self.target)?;
+        let namespace = connected.io_namespace(self.ns)?;
         let lba = self.lba;
         let bytes = input.bytes_to_write(&namespace, lba, self.blocks)?;
         consent.check(&connected, &namespace)?;
@@ -158,21 +155,12 @@ impl ConnectingCommand for WriteArguments {
     }
 }
 
-/// Refuses a range that ends beyond all numbers of blocks.
-pub(super) fn check_end(lba: u64, blocks: u64) -> Result<(), Failure> {
-    lba.checked_add(blocks).map(drop).ok_or_else(|| {
-        Failure::usage(format!(
-            "{blocks} blocks from block {lba} on are past the end of any namespace"
-        ))
-    })
-}
-
 /// Number of bytes in a range of blocks.
 ///
 /// # Errors
 ///
 /// A usage error if the range does not fit the namespace.
-pub(super) fn check_range(namespace: &Namespace, lba: u64, blocks: u64) -> Result<u64, Failure> {
+pub(super) fn check_range(namespace: &IoNamespace, lba: u64, blocks: u64) -> Result<u64, Failure> {
     let bytes = blocks.checked_mul(u64::from(namespace.info().block_size));
     let bytes = bytes.ok_or_else(|| Failure::usage(format!("{blocks} blocks are too many")))?;
     // A range of no blocks starts past the end; it is refused as one block there would be.
@@ -182,14 +170,14 @@ pub(super) fn check_range(namespace: &Namespace, lba: u64, blocks: u64) -> Resul
 }
 
 /// Whole blocks in a number of bytes.
-fn blocks_of(namespace: &Namespace, bytes: u64) -> u64 {
+fn blocks_of(namespace: &IoNamespace, bytes: u64) -> u64 {
     bytes / u64::from(namespace.info().block_size)
 }
 
 impl<P: Provider> RangeTransfer<P> {
     fn new(
         connected: ConnectedController<P>,
-        namespace: Namespace,
+        namespace: IoNamespace,
         lba: u64,
         bytes: Option<u64>,
     ) -> Result<Self, Failure> {
@@ -332,7 +320,7 @@ impl<P: Provider> RangeTransfer<P> {
 
     fn submit<F, R>(&mut self, buffer: Buffer, length: u64, operation: F) -> Result<(), Failure>
     where
-        F: FnOnce(Namespace, Buffer) -> R + Send + 'static,
+        F: FnOnce(IoNamespace, Buffer) -> R + Send + 'static,
         R: Future<Output = Result<Buffer, TransferError>> + Send,
     {
         let length = usize::try_from(length).map_err(Failure::failed)?;
@@ -461,9 +449,6 @@ impl Input {
         }
         let file = File::open(path).map_err(cannot)?;
         let metadata = file.metadata().map_err(cannot)?;
-        if metadata.is_dir() {
-            return Err(cannot(ErrorKind::IsADirectory.into()));
-        }
         let bytes = metadata.is_file().then_some(metadata.len());
         Ok(Self { reader: file, path: path.to_owned(), bytes })
     }
@@ -476,20 +461,10 @@ impl Input {
         }
     }
 
-    /// Refuses a range of blocks, or a file for it, that fits no namespace.
-    pub(super) fn check(&self, lba: u64, blocks: Option<u64>) -> Result<(), Failure> {
-        check_end(lba, blocks.unwrap_or(0))?;
-        match (blocks, self.bytes) {
-            (None, Some(bytes)) => load::check_blocks(&format!("{}:", self.name()), bytes)
-                .map_err(|failure| failure.context("nothing was written")),
-            _ => Ok(()),
-        }
-    }
-
     /// Number of bytes to write, checked as far as it is known; `None` to write until a pipe ends.
     pub(super) fn bytes_to_write(
         &self,
-        namespace: &Namespace,
+        namespace: &IoNamespace,
         lba: u64,
         blocks: Option<u64>,
     ) -> Result<Option<u64>, Failure> {

@@ -20,7 +20,7 @@ use crate::{
     capture::{CaptureArguments, ConnectingCommand, SystemProvider},
     data_pattern::{DataPattern, PatternMismatch},
     failure::Failure,
-    load::{self, Load, LoadArguments, Workload, completed_buffer},
+    load::{Load, LoadArguments, Workload, completed_buffer},
     output,
     overwrite::OverwriteArguments,
     progress::transfer_bar,
@@ -82,14 +82,11 @@ impl ConnectingCommand for Arguments {
     fn run(&self, provider: &Arc<SystemProvider>) -> Result<(), Failure> {
         let mut consent = self.overwrite.consent("write-verify", true)?;
         let runtime = InterruptibleRuntime::new()?;
-        let options = self.load.target.options()?;
-        self.load.check(&options)?;
-        for (option, bytes) in [("--bs", self.bs), ("--size", self.size)] {
-            bytes.map_or(Ok(()), |bytes| load::check_blocks(option, bytes))?;
-        }
+        let options = self.load.target.subsystem_options()?;
         let mut load = Load::connect(provider, &runtime, &self.load, options, self.bs)?;
         let wanted = bytes_wanted(self.size, &load.namespace)?;
         consent.check_load(&mut load)?;
+        load.begin();
         let start = Instant::now();
         let completed = CompletedBytes {
             bytes: Default::default(),
@@ -133,6 +130,7 @@ impl VerifyResult {
             "ended_by": self.failure.as_ref().map(Failure::ended_by),
             "reconnects": disconnects.count(),
             "outages": disconnects.to_json(),
+            "paths": load.path_reports(),
             "seconds": self.elapsed.as_secs_f64(),
             "queues": load.queues(),
             "memory_mode": load.controller.memory().mode.name(),
@@ -155,8 +153,10 @@ impl VerifyResult {
                 size::format_bytes(self.wanted),
             ),
         };
+        let paths = load.path_reports();
+        let paths: String = paths.iter().map(|path| format!("  {}\n", path.describe())).collect();
         format!(
-            "{verified}, depth {} on {}, memory mode {}, {:.1} s ({} moved){}\n",
+            "{verified}, depth {} on {}, memory mode {}, {:.1} s ({} moved){}\n{paths}",
             load.depth,
             size::format_count(load.queues() as u64, "queue"),
             load.controller.memory(),

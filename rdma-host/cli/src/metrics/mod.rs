@@ -77,6 +77,14 @@ pub(crate) struct MetricsWriters {
 }
 
 impl MetricsArguments {
+    /// Refuses metrics of several paths.
+    pub(crate) fn check_single_path(&self) -> Result<(), Failure> {
+        match self.metrics_file.is_none() && self.metrics_socket.is_none() {
+            true => Ok(()),
+            false => Err(Failure::usage("metrics are of one path: give one address")),
+        }
+    }
+
     /// Opens what is asked for; relative paths are those of now.
     pub(crate) fn open(&self) -> Result<MetricsOutputs, Failure> {
         let file = self.metrics_file.as_deref().map(MetricsFile::create).transpose()?;

@@ -47,8 +47,11 @@ const DEVICE: [(&str, &str); 7] = [
     ("netdev_mtu", "MTU of the network interface"),
     ("gid_type", "type of GID"),
 ];
-const TARGET: [(&str, &str); 6] = [
+const TARGET: [(&str, &str); 9] = [
     ("target", "address"),
+    ("paths", "addresses of the paths"),
+    ("iopolicy", "choice of a path"),
+    ("fence", "fence for writes"),
     ("nqn", "NQN"),
     ("nsid", "namespace"),
     ("target_model", "model"),
@@ -214,14 +217,21 @@ fn costs(point: &PointReport) -> Group {
     let cost = &point.per_io;
     let mut facts: Vec<_> = [
         ("CPU time per I/O", format!("{:.2} µs", cost.cpu_ns / 1000.0)),
-        ("doorbells per I/O", format!("{:.3}", cost.doorbells)),
-        ("completions per I/O", format!("{:.3}", cost.completions)),
-        ("empty polls per I/O", format!("{:.3}", cost.empty_polls)),
         ("commands completed", group_digits(point.totals.completed as f64)),
         ("commands failed", group_digits(point.totals.errors as f64)),
     ]
     .map(named)
     .into();
+    for (name, per_io) in [
+        ("doorbells per I/O", cost.doorbells),
+        ("completions per I/O", cost.completions),
+        ("empty polls per I/O", cost.empty_polls),
+    ] {
+        facts.extend(per_io.map(|per_io| named((name, format!("{per_io:.3}")))));
+    }
+    for path in point.targets.iter().flat_map(|target| &target.paths) {
+        facts.push(named((&format!("path {}", path.address), path.describe())));
+    }
     if let Some(retried) = point.totals.retried {
         facts.push(named(("commands sent again", group_digits(retried as f64))));
     }

@@ -41,10 +41,11 @@ fn a_read_without_data_holds_no_earlier_blocks() {
     let controller = runtime.runtime.block_on(connecting).unwrap();
     let namespace = runtime.runtime.block_on(controller.namespace(NamespaceId(1))).unwrap();
     let buffers = controller.allocate_many(1, CHUNK).unwrap();
-    let connected = ConnectedController { runtime, controller, subsystem: options.subsystem };
+    let (controller, subsystem) = (Arc::new(controller), options.subsystem);
+    let connected = ConnectedController { runtime, controller, paths: None, subsystem };
     let mut transfer = RangeTransfer {
         connected,
-        namespace,
+        namespace: IoNamespace::Controller(namespace),
         lba: 0,
         buffers,
         pending: VecDeque::new(),
