@@ -14,7 +14,7 @@ use clap::Args;
 use quanta::Instant;
 use rdma_host::{
     Buffer, Command, CommandCompletion, ConnectOptions, Controller, Poller, Provider, Subsystem,
-    SubsystemOptions, SubsystemQueue, SubsystemStatus, WaitMode, Waiter, wire::NamespaceInfo,
+    SubsystemOptions, SubsystemQueue, WaitMode, Waiter, wire::NamespaceInfo,
 };
 use tokio::runtime::Handle;
 
@@ -58,8 +58,6 @@ pub(crate) struct Load<P: Provider> {
     pub(crate) controller: Arc<Controller<P>>,
     /// Paths, if there are several.
     pub(crate) paths: Option<Subsystem<P>>,
-    /// State of the paths when the load [began](Self::begin).
-    began: Option<SubsystemStatus>,
     /// Options of the connections; the address is that of the first path.
     pub(crate) options: ConnectOptions,
     /// Addresses of all paths, between commas.
@@ -203,7 +201,6 @@ impl<P: Provider> Load<P> {
             cpus: arguments.cpus.clone(),
             controller,
             paths,
-            began: None,
             options: all.connect().clone(),
             addresses: connect::addresses(&all),
             shutdown: runtime.shutdown.clone(),
@@ -270,15 +267,10 @@ impl<P: Provider> Load<P> {
         })
     }
 
-    /// Begins to count what the paths carry.
-    pub(crate) fn begin(&mut self) {
-        self.began = self.paths.as_ref().map(Subsystem::status);
-    }
-
-    /// Paths, if there are several, and what each carried since the load began.
+    /// Paths, if there are several, and what each carried since it was connected.
     pub(crate) fn path_reports(&self) -> Vec<PathReport> {
         let now = self.paths.as_ref().map(Subsystem::status);
-        now.map(|now| PathReport::all(&now, self.began.as_ref())).unwrap_or_default()
+        now.map(|now| PathReport::all(&now)).unwrap_or_default()
     }
 
     /// Way in which threads wait. Those with several paths do not drive the devices: they sleep.

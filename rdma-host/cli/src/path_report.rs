@@ -41,16 +41,12 @@ pub(crate) struct PathAccess {
 }
 
 impl PathReport {
-    /// Reports of all paths. What was counted is that since `before`, if that is given.
-    pub(crate) fn all(now: &SubsystemStatus, before: Option<&SubsystemStatus>) -> Vec<Self> {
-        let before = |path: &PathStatus| before.and_then(|before| before.paths.get(path.id.0));
-        now.paths.iter().map(|path| Self::new(path, before(path))).collect()
+    /// Reports of all paths.
+    pub(crate) fn all(status: &SubsystemStatus) -> Vec<Self> {
+        status.paths.iter().map(Self::new).collect()
     }
 
-    fn new(path: &PathStatus, before: Option<&PathStatus>) -> Self {
-        let since = |count: fn(&PathStatus) -> u64| count(path) - before.map_or(0, count);
-        let switches = since(|path| path.switches);
-        let switched_at = path.switched_at.filter(|_| switches > 0);
+    fn new(path: &PathStatus) -> Self {
         let namespaces = path.namespaces.iter().map(|on| PathAccess {
             nsid: on.namespace.0,
             present: on.is_there,
@@ -62,11 +58,13 @@ impl PathReport {
             state: path.state.to_string(),
             cause: path.cause.as_ref().map(ToString::to_string),
             namespaces: namespaces.collect(),
-            commands: since(|path| path.commands),
-            failures: since(|path| path.failures),
+            commands: path.commands,
+            failures: path.failures,
             mean_ns: path.latency.and_then(|mean| u64::try_from(mean.as_nanos()).ok()),
-            switches,
-            switched_at: switched_at.map(|at| humantime::format_rfc3339_millis(at).to_string()),
+            switches: path.switches,
+            switched_at: path
+                .switched_at
+                .map(|at| humantime::format_rfc3339_millis(at).to_string()),
         }
     }
 

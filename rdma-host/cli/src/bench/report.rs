@@ -238,7 +238,7 @@ pub(super) struct TargetTotals {
     pub(super) target: String,
     pub(super) nqn: String,
     pub(super) nsid: u32,
-    /// Paths, if there are several, and what each carried since the load began, before the ramp.
+    /// Paths, if there are several, and what each carried since it was connected.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) paths: Vec<PathReport>,
 }

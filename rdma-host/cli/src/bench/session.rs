@@ -257,7 +257,6 @@ impl<'a, P: Provider> Session<'a, P> {
         let (mut loads, arguments) = (Vec::new(), &job.arguments);
         let connected = self.connect(arguments, point, &mut loads);
         let measured = connected.and_then(|()| {
-            loads.iter_mut().for_each(Load::begin);
             let outcome = measure::measure(&mut loads, arguments, point)?;
             let mut report = point_report::new(&loads, arguments, point, &outcome);
             report.configuration.name.clone_from(&job.name);

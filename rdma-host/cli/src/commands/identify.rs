@@ -180,7 +180,7 @@ fn to_text<P: Provider>(
 
 /// Choice among the paths, and a line for each.
 fn paths_to_text(status: &SubsystemStatus) -> String {
-    let paths = PathReport::all(status, None);
+    let paths = PathReport::all(status);
     let paths: String = paths.iter().map(|path| format!("{}\n", path.describe_state())).collect();
     format!("{:<17} {}\n{paths}", "I/O policy", status.policy)
 }
@@ -236,6 +236,6 @@ fn to_json<P: Provider>(
         "authentication": connect::queue_authentication(&negotiated),
         "namespaces": namespaces,
         "iopolicy": connected.paths.as_ref().map(|paths| paths.status().policy.to_string()),
-        "paths": connected.paths.as_ref().map(|paths| PathReport::all(&paths.status(), None)),
+        "paths": connected.paths.as_ref().map(|paths| PathReport::all(&paths.status())),
     })
 }

@@ -99,7 +99,7 @@ fn path_lines(status: &SubsystemStatus, shown: &mut Vec<String>) -> Vec<Line> {
     let now = SystemTime::now();
     let mut new = Vec::new();
     shown.resize(status.paths.len(), String::new());
-    for (path, shown) in PathReport::all(status, None).iter().zip(shown) {
+    for (path, shown) in PathReport::all(status).iter().zip(shown) {
         let text = path.describe_state();
         if *shown != text {
             shown.clone_from(&text);

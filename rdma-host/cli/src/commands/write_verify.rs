@@ -86,7 +86,6 @@ impl ConnectingCommand for Arguments {
         let mut load = Load::connect(provider, &runtime, &self.load, options, self.bs)?;
         let wanted = bytes_wanted(self.size, &load.namespace)?;
         consent.check_load(&mut load)?;
-        load.begin();
         let start = Instant::now();
         let completed = CompletedBytes {
             bytes: Default::default(),

@@ -64,7 +64,6 @@ fn a_load_over_two_paths_tells_what_each_carried() {
     let load = Load::connect(&provider, &runtime, &arguments, options, Some(512));
     let mut load = load.unwrap();
     assert_eq!(load.queues_of_threads().collect::<Vec<_>>(), [2, 1]);
-    load.begin();
     load.run(|_| Reads { left: 500 }).unwrap();
     let paths = load.path_reports();
     let addresses: Vec<_> = paths.iter().map(|path| path.address.as_str()).collect();
