@@ -7,6 +7,8 @@
 mod bed;
 #[path = "multipath/commands.rs"]
 mod commands;
+#[path = "multipath/nvmf.rs"]
+mod nvmf;
 #[path = "multipath/scripted_port.rs"]
 mod scripted_port;
 

@@ -52,16 +52,16 @@ async fn blocking(call: impl FnOnce() + Send + 'static) {
 }
 
 /// Takes the subsystem from a port, which ends its connections there.
-async fn unlink(port: u16) {
+pub(crate) async fn unlink(port: u16) {
     blocking(move || fs::remove_file(link(port)).expect("a subsystem may leave")).await;
 }
 
-async fn relink(port: u16) {
+pub(crate) async fn relink(port: u16) {
     let subsystem = Path::new("/sys/kernel/config/nvmet/subsystems").join(SUBSYSTEM);
     blocking(move || symlink(subsystem, link(port)).expect("and come back")).await;
 }
 
-async fn set_access(port: u16, state: &'static str) {
+pub(crate) async fn set_access(port: u16, state: &'static str) {
     blocking(move || drop(target(&["set", "ana", &port.to_string(), "1", state]))).await;
 }
 
@@ -131,7 +131,7 @@ async fn under_load(subsystem: &Subsystem, change: impl Future<Output = ()>) {
     println!("{}", subsystem.status());
 }
 
-fn run_in_bed(test: impl Future<Output = ()>) {
+pub(crate) fn run_in_bed(test: impl Future<Output = ()>) {
     wait_for("the target is at rest", HANG_TIMEOUT, || controllers(SUBSYSTEM) == 0);
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
