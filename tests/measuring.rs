@@ -40,10 +40,13 @@ fn json_file(path: &Path) -> Value {
     serde_json::from_slice(&fs::read(path).expect("the file is there")).expect("JSON")
 }
 
-/// Messages of a command, without the warning that the machine was busy, which it may be.
+/// Messages of a command, without warnings that the machine was busy, which it may be.
 fn message(output: &Output) -> String {
     let all = String::from_utf8_lossy(&output.stderr);
-    let is_other = |line: &&str| !line.starts_with("nvmf: warning: the machine was busy");
+    let is_other = |line: &&str| {
+        let warning = line.strip_prefix("nvmf: warning: ");
+        !warning.is_some_and(|it| it.starts_with("the machine was busy") || it.contains("joined"))
+    };
     all.split_inclusive('\n').filter(is_other).collect()
 }
 
@@ -199,6 +202,28 @@ fn reads_and_writes_come_at_their_own_rates() {
     assert!((reads - writes).abs() <= 1.0, "{reads} reads, {writes} writes");
     let of = &report["configuration"];
     assert_eq!((&of["rate"], &of["read_rate"]), (&600.into(), &300.into()));
+}
+
+/// Reports of intervals take time, of which the load gets the most.
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn short_intervals_leave_time_for_the_load() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let report = json(&bench_in(folder.path(), &["--interval", "0.001ms", "-o", "json"]));
+    let series = report["series"].as_array().expect("a series");
+    let sum = |key: &str| series.iter().map(|it| number(&it[key])).sum::<f64>();
+    let (all, seconds) = (number(&report["completed"]), number(&report["seconds"]));
+    assert!((sum("completed") - all).abs() < 0.5, "{all} commands are each in one interval");
+    assert!((sum("seconds") - seconds).abs() < 1e-6, "{seconds} s are each in one interval");
+    let at = |index: usize, key: &str| number(&series[index][key]);
+    let is_gapless =
+        |index| (at(index - 1, "start_s") + at(index - 1, "seconds") - at(index, "start_s")).abs();
+    assert!((1..series.len()).all(|index| is_gapless(index) < 1e-6));
+    // Each of a million would be reported without the time for a single command.
+    assert!(series.len() < 100_000, "{} intervals", series.len());
+    let warnings = report["warnings"].as_array().expect("warnings");
+    let told = warnings.iter().any(|it| it.as_str().is_some_and(|it| it.contains("are joined")));
+    assert!(told, "{warnings:?}");
 }
 
 #[test]

@@ -12,14 +12,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     capture::CaptureArguments, failure::Failure, io_namespace::IoNamespace, output,
-    progress::with_progress, shutdown::InterruptibleRuntime, target::TargetArguments,
+    progress::with_progress, shutdown::InterruptibleRuntime, size, target::TargetArguments,
 };
 
 /// Target, and a namespace of it.
 #[derive(Args)]
 pub(crate) struct NamespaceArguments {
     /// Namespace id [default: the only one].
-    #[arg(long, value_name = "N")]
+    #[arg(long, visible_alias = "namespace-id", value_name = "N",
+          value_parser = size::namespace_field)]
     ns: Option<u32>,
 
     #[command(flatten)]
@@ -35,6 +36,13 @@ impl NamespaceArguments {
         self.ns
     }
 
+    fn refuse_no_namespace(&self) -> Result<(), Failure> {
+        match self.ns {
+            Some(0) => Err(Failure::usage("no namespace has the id 0: they count from 1")),
+            _ => Ok(()),
+        }
+    }
+
     /// Connects, without a namespace.
     pub(crate) fn connect_controller<P: Provider>(
         &self,
@@ -48,6 +56,7 @@ impl NamespaceArguments {
         &self,
         provider: &Arc<P>,
     ) -> Result<(ConnectedController<P>, Namespace), Failure> {
+        self.refuse_no_namespace()?;
         let connected = ConnectedController::connect(provider, &self.target)?;
         let namespace = connected.namespace(self.ns)?;
         Ok((connected, namespace))
@@ -58,6 +67,7 @@ impl NamespaceArguments {
         &self,
         provider: &Arc<P>,
     ) -> Result<(ConnectedController<P>, IoNamespace), Failure> {
+        self.refuse_no_namespace()?;
         let connected = ConnectedController::connect_paths(provider, &self.target)?;
         let namespace = connected.io_namespace(self.ns)?;
         Ok((connected, namespace))

@@ -1,6 +1,6 @@
 //! Processors to run threads on.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, thread};
 
 use rustix::thread::{CpuSet, sched_setaffinity};
 
@@ -13,6 +13,15 @@ pub(crate) struct CpuList(Vec<usize>);
 impl CpuList {
     pub(crate) fn count(&self) -> usize {
         self.0.len()
+    }
+
+    /// Refuses processors on which this process may not run.
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        thread::scope(|scope| {
+            // Of a thread of its own, so that this one stays where it is.
+            let pinned = scope.spawn(|| self.0.iter().try_for_each(|&cpu| pin(Some(cpu))));
+            pinned.join().expect("to be pinned does not panic")
+        })
     }
 
     /// Processor of thread number `thread`; more threads than processors start over.

@@ -28,7 +28,7 @@ mod usage_error;
 
 use std::{ffi::OsString, process::ExitCode};
 
-use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use command_manual::Generate;
 use nvmf_options::{
     configuration, failure, host, option_value, program::Program, secret_text, secrets, size,
@@ -53,7 +53,7 @@ use crate::{
 /// Exit codes: 0 done, 1 failed, 2 usage, 3 access refused for good, 4 target or network
 /// unreachable, 5 data mismatch, 130 and 143 ended by SIGINT and SIGTERM.
 #[derive(Parser)]
-#[command(name = "nvmf", version, max_term_width = 100, after_help = nvme_cli::help())]
+#[command(name = "nvmf", version, after_help = nvme_cli::help())]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -229,8 +229,10 @@ pub fn main() -> ExitCode {
 }
 
 fn run() -> Result<(), Failure> {
-    let words = nvme_cli::replace_alias(std::env::args_os().collect());
-    let arguments = match Arguments::try_parse_from(&words) {
+    let command = Arguments::command().term_width(terminal::help_width());
+    let words = nvme_cli::replace_words(std::env::args_os().collect(), &command);
+    let parsed = command.try_get_matches_from(&words);
+    let arguments = match parsed.and_then(|matches| Arguments::from_arg_matches(&matches)) {
         Ok(arguments) => arguments,
         Err(error) if error.use_stderr() => return Err(usage_error::failure(&error, &words)),
         Err(help) => return output::check(help.print()).map(drop),

@@ -88,7 +88,8 @@ struct Connected<P: Provider> {
 #[derive(Args, Clone)]
 pub(crate) struct LoadArguments {
     /// Namespace id [default: the only one].
-    #[arg(long, value_name = "N")]
+    #[arg(long, visible_alias = "namespace-id", value_name = "N",
+          value_parser = size::namespace_id)]
     ns: Option<u32>,
 
     /// Commands in flight on each queue [default: 32, or what the target grants if that is less].
@@ -115,6 +116,13 @@ pub(crate) struct LoadArguments {
 }
 
 impl LoadArguments {
+    /// Refuses what is wrong whatever the target has, for a connection with these options.
+    pub(crate) fn check(&self, options: &ConnectOptions) -> Result<(), Failure> {
+        self.cpus.as_ref().map_or(Ok(()), CpuList::check)?;
+        self.thread_count(options.io_queues)?;
+        self.set_queue_entries(&mut options.clone())
+    }
+
     /// Number of threads, if there are to be `queues` queues on which they can work.
     fn thread_count(&self, queues: u16) -> Result<usize, Failure> {
         let processors = match &self.cpus {
@@ -175,6 +183,7 @@ impl<P: Provider> Load<P> {
         mut all: SubsystemOptions,
         block_bytes: Option<u64>,
     ) -> Result<Self, Failure> {
+        arguments.check(all.connect())?;
         let threads = arguments.thread_count(all.connect().io_queues)?;
         arguments.set_queue_entries(all.connect_mut())?;
         let Connected { controller, paths, pollers } =
@@ -343,6 +352,19 @@ impl<P: Provider> Load<P> {
         drop(queues);
         runtime.block_on(connect::shutdown(controller, paths));
     }
+}
+
+/// Refuses a number of bytes that is not one of whole blocks, of any size that blocks may have.
+pub(crate) fn check_blocks(option: &str, bytes: u64) -> Result<(), Failure> {
+    /// Bytes of the smallest blocks (LBADS, NVM command set).
+    const BLOCK_BYTES_MIN: u64 = 512;
+    if bytes == 0 || !bytes.is_multiple_of(BLOCK_BYTES_MIN) {
+        return Err(Failure::usage(format!(
+            "{option} {bytes} is not a multiple of {BLOCK_BYTES_MIN} bytes, the smallest size of a \
+             block"
+        )));
+    }
+    Ok(())
 }
 
 impl<P: Provider> Connected<P> {

@@ -2,6 +2,10 @@
 
 use std::ffi::OsString;
 
+use clap::{Arg, Command};
+
+use crate::size;
+
 /// Command of nvme-cli, and the words that stand for it here.
 struct Alias {
     name: &'static str,
@@ -155,8 +159,53 @@ pub(crate) fn help() -> String {
     format!("Names of nvme-cli, and the command that each stands for:\n{}", rows.join("\n"))
 }
 
+/// Command line with words of nvme-cli replaced by those for them: the command, and its options.
+pub(crate) fn replace_words(arguments: Vec<OsString>, nvmf: &Command) -> Vec<OsString> {
+    replace_options(replace_alias(arguments), nvmf)
+}
+
+/// Command line in which options have our names: `-n` with a number is a namespace id where the
+/// command takes one, and `-o binary` is `-b` where it has bytes to print.
+fn replace_options(arguments: Vec<OsString>, nvmf: &Command) -> Vec<OsString> {
+    let mut names = arguments.iter().skip(1).filter_map(|word| word.to_str());
+    let command = names.find_map(|name| nvmf.find_subcommand(name));
+    let has = |is: fn(&Arg) -> bool| command.is_some_and(|it| it.get_arguments().any(is));
+    let takes_namespace = has(|option| option.get_id() == "ns");
+    let has_bytes = has(|option| option.get_short() == Some('b'));
+    let mut replaced = Vec::with_capacity(arguments.len());
+    let mut words = arguments.into_iter().peekable();
+    while let Some(word) = words.next() {
+        let text = word.to_str().unwrap_or_default();
+        let next = words.peek().and_then(|next| next.to_str()).unwrap_or_default();
+        let attached =
+            text.strip_prefix("-n").map(|value| value.strip_prefix('=').unwrap_or(value));
+        let is_format = matches!(text, "-o" | "--output-format");
+        if text == "--" {
+            replaced.push(word);
+            replaced.extend(words);
+            break;
+        } else if takes_namespace && text == "-n" && is_number(next) {
+            replaced.push("--ns".into());
+        } else if let Some(number) = attached.filter(|&it| takes_namespace && is_number(it)) {
+            replaced.push(format!("--ns={number}").into());
+        } else if has_bytes && is_format && next == "binary" {
+            words.next();
+            replaced.push("-b".into());
+        } else if has_bytes && ["-obinary", "-o=binary", "--output-format=binary"].contains(&text) {
+            replaced.push("-b".into());
+        } else {
+            replaced.push(word);
+        }
+    }
+    replaced
+}
+
+fn is_number(text: &str) -> bool {
+    size::number(text).is_ok()
+}
+
 /// Command line with an alias, if its first word is one, replaced by the words for it.
-pub(crate) fn replace_alias(mut arguments: Vec<OsString>) -> Vec<OsString> {
+fn replace_alias(mut arguments: Vec<OsString>) -> Vec<OsString> {
     let is_word = |argument: &&OsString| !argument.as_encoded_bytes().starts_with(b"-");
     let position = arguments.iter().skip(1).position(|argument| is_word(&argument));
     let Some(index) = position.map(|position| position + 1) else { return arguments };
@@ -194,6 +243,30 @@ mod tests {
         // Only the command is replaced.
         assert_eq!(replaced("nvmf identify list"), "nvmf identify list");
         assert_eq!(replaced("nvmf"), "nvmf");
+    }
+
+    #[test]
+    fn options_have_the_meaning_that_they_have_in_nvme_cli() {
+        let nvmf = Command::new("nvmf")
+            .subcommand(
+                Command::new("id-ns")
+                    .arg(Arg::new("ns").long("ns"))
+                    .arg(Arg::new("raw").short('b').long("raw")),
+            )
+            .subcommand(Command::new("monitor"));
+        for (words, ours) in [
+            ("nvmf id-ns T -n 1 -o binary", "nvmf id-ns T --ns 1 -b"),
+            ("nvmf -v id-ns T -n0x2 --output-format=binary", "nvmf -v id-ns T --ns=0x2 -b"),
+            ("nvmf id-ns T -n=0 -o json", "nvmf id-ns T --ns=0 -o json"),
+            // A name is that of a subsystem, and other commands have neither.
+            ("nvmf id-ns -a A -n nqn.x", "nvmf id-ns -a A -n nqn.x"),
+            ("nvmf monitor -n 1 -o binary", "nvmf monitor -n 1 -o binary"),
+            ("nvmf id-ns -- -n 1", "nvmf id-ns -- -n 1"),
+        ] {
+            let arguments = words.split(' ').map(OsString::from).collect();
+            let found = replace_words(arguments, &nvmf).join(" ".as_ref());
+            assert_eq!(found, ours);
+        }
     }
 
     #[test]

@@ -274,6 +274,128 @@ fn a_file_for_results_is_opened_first() {
     }
 }
 
+/// Loads that no target takes: the exit code, the command line, and words of the message.
+const WRONG_LOADS: [(i32, &str, &str); 16] = [
+    (2, "bench TARGET --cpus 999", "processor 999 of --cpus"),
+    (2, "bench TARGET --sweep iodepth=1,2 --cpus 0,999", "processor 999 of --cpus"),
+    (2, "write-verify TARGET --cpus 999 --overwrite", "processor 999 of --cpus"),
+    (2, "bench TARGET --queues 2 --threads 3", "--threads 3 is more than"),
+    (2, "bench TARGET --sweep queues=1,2 --threads 3", "--threads 3 is more than"),
+    (2, "bench TARGET --iodepth 64 --queue-size 32", "--queue-size 65"),
+    (2, "bench TARGET --sweep iodepth=8,64 --queue-size 32", "--queue-size 65"),
+    (2, "bench TARGET --bs 4097", "--bs 4097 is not a multiple of 512"),
+    (2, "bench TARGET --sweep bs=4K,700", "--bs 700 is not a multiple of 512"),
+    (2, "bench TARGET --bs 4K:70,700:30", "--bs 700 is not a multiple of 512"),
+    (2, "bench TARGET --bs 64K --size 4K", "must hold at least one --bs"),
+    (2, "bench TARGET --also nonsense", "nonsense"),
+    (2, "write-verify TARGET --bs 700 --overwrite", "--bs 700 is not a multiple of 512"),
+    (2, "write-verify TARGET --size 700 --overwrite", "--size 700 is not a multiple of 512"),
+    (2, "write-verify TARGET --size 0 --overwrite", "--size 0 is not a multiple"),
+    (2, "bench TARGET --ns 0", "no namespace has the id 0"),
+];
+
+/// Files that cannot be used, as `WRONG_LOADS`.
+const WRONG_FILES: [(i32, &str, &str); 24] = [
+    (2, "bench TARGET --sweep iodepth=1,2 --config missing", "missing"),
+    (2, "bench TARGET --baseline folder", "folder: is a directory"),
+    (2, "bench TARGET --baseline missing", "missing"),
+    (2, "bench TARGET --job folder", "folder"),
+    (1, "bench TARGET --json folder", "folder"),
+    (1, "bench TARGET --html missing/file", "missing/file"),
+    (1, "bench TARGET --hlog missing/file", "missing/file"),
+    (1, "identify TARGET --capture folder", "folder"),
+    (2, "write TARGET --file folder --overwrite", "cannot read folder: is a directory"),
+    (2, "write TARGET --file missing --overwrite", "cannot read missing"),
+    (2, "write TARGET --file two-bytes --overwrite", "two-bytes: 2 is not a multiple of 512"),
+    (2, "write TARGET --file empty --overwrite", "empty: 0 is not a multiple of 512"),
+    (2, "compare TARGET --file folder", "cannot read folder: is a directory"),
+    (2, "compare TARGET --file two-bytes", "two-bytes: 2 is not a multiple of 512"),
+    (1, "read TARGET --file folder", "folder"),
+    (1, "read TARGET --file missing/file", "missing/file"),
+    (1, "discover -a 192.0.2.1 --raw folder", "folder"),
+    (1, "monitor TARGET --metrics-file folder", "folder"),
+    (1, "monitor TARGET --metrics-socket missing/file", "missing/file"),
+    (2, "set-feature TARGET --feature-id 11 --value 1 --file folder", "cannot read folder"),
+    (2, "io-passthru TARGET --ns 1 --opcode 1 --input-file missing --write", "missing"),
+    (2, "read TARGET --ns 0 --file file", "no namespace has the id 0"),
+    (2, "identify TARGET --dhchap-secret-file folder", "folder"),
+    (2, "identify @missing", "@missing"),
+];
+
+/// Namespaces, blocks and hosts that there are not, as `WRONG_LOADS`.
+const WRONG_PLACES: [(i32, &str, &str); 16] = [
+    (2, "read TARGET --ns 1 --file file LAST", "are past the end"),
+    (2, "verify TARGET --ns 1 LAST", "are past the end"),
+    (2, "dsm TARGET LAST --overwrite", "are past the end"),
+    (2, "write-zeroes TARGET LAST --overwrite", "are past the end"),
+    (2, "write-uncor TARGET LAST --overwrite", "are past the end"),
+    (2, "copy TARGET --sdlba 0 LAST --overwrite", "are past the end"),
+    (2, "get-log TARGET --log-id 2 --log-len 3", "in steps of 4"),
+    (2, "get-log TARGET --log-id 2 --log-len 0", "in steps of 4"),
+    (2, "attach TARGET --ns 0", "no namespace has the id 0"),
+    (2, "flush TARGET --ns 0", "no namespace has the id 0"),
+    (2, "resv-report TARGET --ns 0", "no namespace has the id 0"),
+    (2, "id-ns TARGET -n 0", "no namespace has the id 0"),
+    (2, "id-ns TARGET -n 0x100000000", "at most 32 bits"),
+    (2, "id-ns TARGET --namespace-id 0", "no namespace has the id 0"),
+    (2, "identify TARGET --hostid 7", "--hostid"),
+    (2, "identify -a 192.0.2.1 -n nqn.x -s 99999", "no port"),
+];
+
+/// Faults that need no target to be seen are told before one is looked for: here there is none.
+#[test]
+fn what_is_wrong_whatever_the_target_has_is_told_first() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::create_dir(folder.path().join("folder")).expect("a folder");
+    std::fs::write(folder.path().join("two-bytes"), "x\n").expect("the file is written");
+    std::fs::write(folder.path().join("empty"), "").expect("the file is written");
+    for (code, line, expected) in WRONG_LOADS.iter().chain(&WRONG_FILES).chain(&WRONG_PLACES) {
+        let target = line.replace("TARGET", "nvmf-rdma://192.0.2.1/nqn.2014-08.org.example:x");
+        let words = target.replace("LAST", "--lba 18446744073709551615 --blocks 2");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_nvmf"));
+        command.args(words.split(' ')).current_dir(&folder).stdin(Stdio::null());
+        let output = command.output().expect("nvmf runs");
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(*code), "{line}: {message}");
+        assert!(message.starts_with("nvmf: ") && message.contains(expected), "{line}: {message}");
+        assert_eq!((message.lines().count(), output.stdout.len()), (1, 0), "{line}: {message}");
+    }
+}
+
+#[test]
+fn namespaces_and_bytes_are_asked_for_as_of_nvme_cli() {
+    for line in [
+        "id-ns -n 1 -o binary",
+        "id-ns --namespace-id=1 --output-format binary",
+        "id-ctrl -o binary",
+        "identify --output-format=binary",
+        "get-log --log-id 2 --log-len 512 -n 1 -o binary",
+        "read -n 1 --file file",
+        "flush -n0x1",
+    ] {
+        let words = line.split(' ').chain(["nvmf-rdma://192.0.2.1/nqn.x"]);
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_nvmf"));
+        command.args(words).current_dir(&folder).stdin(Stdio::null());
+        let output = command.output().expect("nvmf runs");
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(4), "the command line is right: {line}: {message}");
+    }
+}
+
+#[test]
+fn help_is_readable_on_the_narrowest_terminal() {
+    for columns in ["1", "0", "-1", "40", "99999999999"] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_nvmf"));
+        command.args(["bench", "--help"]).env("COLUMNS", columns).stdin(Stdio::null());
+        let output = command.stderr(Stdio::null()).output().expect("nvmf runs");
+        let text = String::from_utf8(output.stdout).expect("UTF-8");
+        let most = text.lines().map(|line| line.chars().count()).max().unwrap_or(0);
+        assert!((40..=100).contains(&most), "COLUMNS={columns}: {most}");
+        assert!(text.lines().count() < 700, "COLUMNS={columns}: one word a line");
+    }
+}
+
 /// The files of a comparison are those of a measurement.
 #[test]
 fn a_comparison_is_written_as_a_page() {

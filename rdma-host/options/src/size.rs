@@ -25,6 +25,19 @@ pub fn number(text: &str) -> Result<u64, String> {
     parsed.map_err(|_| "write a whole number of at most 64 bits, as in 4096 or 0x1000".to_owned())
 }
 
+/// Parses the identifier of a namespace, decimal or hexadecimal after 0x.
+pub fn namespace_id(text: &str) -> Result<u32, String> {
+    match namespace_field(text)? {
+        0 => Err("no namespace has the id 0: they count from 1".to_owned()),
+        id => Ok(id),
+    }
+}
+
+/// Parses the same, or 0: the field of a command for no namespace.
+pub fn namespace_field(text: &str) -> Result<u32, String> {
+    u32::try_from(number(text)?).map_err(|_| "a namespace id has at most 32 bits".to_owned())
+}
+
 /// Parses a number of I/O operations per second, with k, M, G or T for powers of 1,000.
 pub fn rate(text: &str) -> Result<u64, String> {
     at_least_one(scaled(text, 1000)?)

@@ -36,6 +36,9 @@ pub fn open(path: &Path) -> io::Result<(File, Metadata)> {
 /// of it is left in memory.
 pub fn read(file: File, max: usize) -> io::Result<Zeroizing<String>> {
     let metadata = file.metadata()?;
+    if metadata.is_dir() {
+        return Err(ErrorKind::IsADirectory.into());
+    }
     let length = if metadata.is_file() { metadata.len() } else { max as u64 };
     // Allocated once, with room to read more than there is: growing would leave copies.
     let capacity = usize::try_from(length).unwrap_or(max).min(max) + SPARE;

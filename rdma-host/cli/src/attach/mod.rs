@@ -38,6 +38,7 @@ use crate::{
     },
     output,
     shutdown::InterruptibleRuntime,
+    size,
     target::TargetArguments,
 };
 
@@ -46,7 +47,8 @@ pub(crate) use detach::{DetachArguments, ListArguments, detach, list};
 #[derive(Args)]
 pub(crate) struct Arguments {
     /// Namespace id [default: the only one].
-    #[arg(long, value_name = "N")]
+    #[arg(long, visible_alias = "namespace-id", value_name = "N",
+          value_parser = size::namespace_id)]
     ns: Option<u32>,
 
     /// Number of the device, N of /dev/ublkbN [default: the first that is free].

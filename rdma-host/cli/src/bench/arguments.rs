@@ -169,6 +169,8 @@ pub(super) enum Arrival {
 /// Most intervals of a series, all of which are kept.
 const INTERVALS_MAX: u32 = 1_000_000;
 
+const REGION_TOO_SMALL: &str = "--size and the namespace must hold at least one --bs";
+
 impl Arguments {
     /// Points to measure: one, or those of the sweep.
     pub(super) fn points(&self) -> Vec<Point> {
@@ -246,8 +248,9 @@ impl Arguments {
     }
 
     /// Settings that no measurement can have, as `contradictions`.
-    fn beyond_limits(&self) -> [(bool, String); 2] {
+    fn beyond_limits(&self) -> [(bool, String); 3] {
         let is_empty = |point: &Point| point.bs.sizes().any(|bytes| bytes == 0);
+        let is_too_large = |point: &Point| self.size.is_some_and(|size| size < point.bs.largest());
         [
             (
                 self.interval().saturating_mul(INTERVALS_MAX) < self.runtime,
@@ -257,6 +260,7 @@ impl Arguments {
                 self.points().iter().any(is_empty) || [self.size, self.io_size].contains(&Some(0)),
                 "--bs, --size and --io-size must be at least one block".to_owned(),
             ),
+            (self.points().iter().any(is_too_large), REGION_TOO_SMALL.to_owned()),
         ]
     }
 
@@ -293,7 +297,7 @@ impl Arguments {
             )));
         }
         if self.region_bytes(namespace_bytes) < bytes {
-            return Err(Failure::usage("--size and the namespace must hold at least one --bs"));
+            return Err(Failure::usage(REGION_TOO_SMALL));
         }
         Ok(())
     }

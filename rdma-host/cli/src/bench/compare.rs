@@ -246,22 +246,33 @@ impl Measure {
         })
     }
 
-    /// Values of a series, without the intervals that lasted less than half of the longest one; or
+    /// Values of a series, without the intervals that lasted less than half as long as most; or
     /// that of the whole measurement.
     fn samples(&self, point: &PointReport) -> Option<Vec<f64>> {
-        let longest = point.series.iter().map(|at| at.seconds).fold(0.0, f64::max);
-        let long = point.series.iter().filter(|at| at.seconds * 2.0 >= longest);
+        let mut durations: Vec<_> = point.series.iter().map(|at| at.seconds).collect();
+        durations.sort_by(f64::total_cmp);
+        let median = durations.get(durations.len() / 2).copied().unwrap_or_default();
+        let long = point.series.iter().filter(|at| at.seconds * 2.0 >= median);
         let samples: Vec<_> = long.filter_map(self.sample).collect();
         if samples.is_empty() { Some(vec![(self.whole)(point)?]) } else { Some(samples) }
     }
 }
 
 impl MeasureComparison {
-    /// Share by which the value after is worse, in percent; negative if it is better, 0 if there
+    /// Share by which the value after is worse, in percent; negative if it is better, none if there
     /// was nothing before.
-    pub(super) fn worse_percent(&self) -> f64 {
-        let percent = self.percent.unwrap_or_default();
-        if self.more_is_better { -percent } else { percent }
+    pub(super) fn worse_percent(&self) -> Option<f64> {
+        self.percent.map(|percent| if self.more_is_better { -percent } else { percent })
+    }
+
+    /// True if the value after is worse by more than `limit` percent, as far as that is known: of
+    /// nothing, every share is exceeded.
+    pub(super) fn is_worse_by(&self, limit: f64) -> bool {
+        let exceeds = match self.worse_percent() {
+            Some(percent) => percent > limit,
+            None => !self.more_is_better && self.after > self.before,
+        };
+        matches!(self.verdict, Verdict::Worse | Verdict::TooFewSamples) && exceeds
     }
 
     /// A value for people, with its unit.
@@ -345,7 +356,10 @@ mod tests {
         let comparison = Comparison::new(&before, &after);
         assert_eq!(comparison.points.len(), 1);
         let iops = &comparison.points[0].measures[0];
-        assert_eq!((iops.verdict, iops.worse_percent().round()), (Verdict::Better, -100.0));
+        assert_eq!(
+            (iops.verdict, iops.worse_percent().map(f64::round)),
+            (Verdict::Better, Some(-100.0))
+        );
         assert!((iops.percent.unwrap() - 100.0).abs() < 1e-9);
         let lists = [&comparison.only_before, &comparison.only_after];
         assert!(lists.iter().all(|list| list.len() == 1), "{lists:?}");
@@ -399,6 +413,15 @@ mod tests {
         let text = compared.to_text();
         assert!(text.contains("9.8  -  better") && !text.contains("0.0 %"), "{text}");
         assert!(json!(compared)["points"][0]["measures"][0]["percent"].is_null());
+    }
+
+    /// An interval to which others were joined is longer than most, and does not displace them.
+    #[test]
+    fn all_but_short_intervals_are_compared() {
+        let mut before = report(1, &[100.0, 101.0, 102.0, 90.0, 7.0]);
+        (before.series[3].seconds, before.series[4].seconds) = (5.0, 0.1);
+        let samples = MEASURES[0].samples(&before).expect("samples");
+        assert_eq!(samples, [100.0, 101.0, 102.0, 90.0]);
     }
 
     #[test]

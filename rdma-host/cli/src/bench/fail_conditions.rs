@@ -3,7 +3,7 @@
 use std::{fmt, str::FromStr};
 
 use super::{
-    compare::{Comparison, MeasureComparison, Verdict},
+    compare::{Comparison, MeasureComparison},
     latency::Latency,
     report::{PointReport, Totals},
     text::title,
@@ -189,18 +189,15 @@ pub(super) fn check_worse(comparison: &Comparison<'_>, limit: f64) -> Result<(),
             worse.push(format!("--fail-if-worse {limit}%: {settings}: {}", point.point));
             continue;
         }
-        let is_worse = |measure: &&MeasureComparison| {
-            matches!(measure.verdict, Verdict::Worse | Verdict::TooFewSamples)
-                && measure.worse_percent() > limit
-        };
+        let is_worse = |measure: &&MeasureComparison| measure.is_worse_by(limit);
         worse.extend(point.measures.iter().filter(is_worse).map(|measure| {
             let (before, after) = (measure.shown(measure.before), measure.shown(measure.after));
-            let (name, percent) = (measure.measure, measure.worse_percent());
-            format!(
-                "--fail-if-worse {limit}%: {name} is {percent:.1} % worse, {after} after {before}, \
-                 in {}",
-                point.point
-            )
+            let name = measure.measure;
+            let worse = match measure.worse_percent() {
+                Some(percent) => format!("{percent:.1} % worse, {after} after {before}"),
+                None => format!("worse, {after} where there was nothing before"),
+            };
+            format!("--fail-if-worse {limit}%: {name} is {worse}, in {}", point.point)
         }));
     }
     fail_with(worse)
@@ -326,6 +323,28 @@ mod tests {
         let failure = check_worse(&Comparison::new(&before, &after), 5.0).unwrap_err().to_string();
         let expected = "--fail-if-worse 5%: IOPS is 10.0 % worse, 90.0 after 100.0, in ";
         assert!(failure.starts_with(expected), "{failure}");
+    }
+
+    /// There is no percentage of nothing: whatever is there now is more.
+    #[test]
+    fn what_comes_from_nothing_is_worse() {
+        let (before, mut after) = (series(&[100.0; 3]), series(&[100.0; 3]));
+        let mut nothing = before.clone();
+        let latencies = |points: &mut [PointReport], mean_ns: [f64; 3]| {
+            for (at, mean_ns) in points[0].series.iter_mut().zip(mean_ns) {
+                at.mean_ns = Some(mean_ns);
+            }
+        };
+        latencies(&mut nothing, [0.0; 3]);
+        latencies(&mut after, [500.0, 510.0, 490.0]);
+        let failure = check_worse(&Comparison::new(&nothing, &after), 5.0).unwrap_err();
+        let expected = "--fail-if-worse 5%: mean latency is worse, 0.5 µs where there was nothing \
+                        before, in ";
+        assert!(failure.to_string().starts_with(expected), "{failure}");
+        // More commands than none are better, and nothing after nothing is the same.
+        let idle = series(&[0.0; 3]);
+        assert!(check_worse(&Comparison::new(&idle, &before), 5.0).is_ok());
+        assert!(check_worse(&Comparison::new(&nothing, &nothing), 5.0).is_ok());
     }
 
     #[test]

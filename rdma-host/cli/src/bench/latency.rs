@@ -46,8 +46,14 @@ pub(super) fn is_supported(samples: u64, quantile: f64) -> bool {
     samples as f64 * (1.0 - quantile) > SAMPLES_ABOVE - 1e-6
 }
 
-fn value_at(histogram: &Histogram<u64>, quantile: f64) -> Option<u64> {
+/// Value of a quantile; none if there are too few samples for it.
+pub(super) fn value_at(histogram: &Histogram<u64>, quantile: f64) -> Option<u64> {
     is_supported(histogram.len(), quantile).then(|| histogram.value_at_quantile(quantile))
+}
+
+/// Mean; none without samples.
+pub(super) fn mean(histogram: &Histogram<u64>) -> Option<f64> {
+    (!histogram.is_empty()).then(|| histogram.mean())
 }
 
 impl Latency {
@@ -58,7 +64,7 @@ impl Latency {
         let at = |quantile| value_at(histogram, quantile);
         Self {
             min: Some(histogram.min()),
-            mean: Some(histogram.mean()),
+            mean: mean(histogram),
             stdev: Some(histogram.stdev()),
             max: Some(histogram.max()),
             p50: at(0.5),

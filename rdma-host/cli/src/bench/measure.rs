@@ -40,8 +40,7 @@ pub(super) fn measure<P: Provider>(
     let steady = Arc::new(AtomicBool::new(false));
     let mut recorder =
         Recorder::new(arguments, point.rate.is_some(), loads.len(), workers, Arc::clone(&steady));
-    let schedule = schedule(arguments);
-    let machine_is_busy = load::machine_is_busy();
+    let (schedule, machine_is_busy) = (schedule(arguments), load::machine_is_busy());
     let failed = Arc::new(AtomicBool::new(false));
     let conditions: Vec<_> =
         loads.iter().map(|load| stop_conditions([&failed, &steady], load, arguments)).collect();
@@ -69,6 +68,7 @@ pub(super) fn measure<P: Provider>(
                     schedule,
                     conditions: &conditions[target],
                     reports: sender.clone(),
+                    recording_ns: recorder.recording_ns(),
                 };
                 threads.push(scope.spawn(move || match queue {
                     LoadQueue::Controller(poller) => worker.run(&mut **poller),

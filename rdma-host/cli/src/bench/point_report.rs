@@ -62,7 +62,7 @@ pub(super) fn new<P: Provider>(
         mean_ns: StageMeans::new(total),
         per_io: CostPerIo::new(total, device, totals.completed),
         steady_state: outcome.steady_state.clone(),
-        warnings: warnings(&disturbance, seconds),
+        warnings: all_warnings(&disturbance, outcome, arguments),
         disturbance: Some(disturbance),
         device: device.map(|device| DeviceTotals {
             doorbells: device.doorbells,
@@ -181,6 +181,16 @@ fn reachable_bytes<P: Provider>(load: &Load<P>, point: &Point) -> [u64; 2] {
     [slots * point.bs.sizes().sum::<u64>(); 2]
 }
 
+fn all_warnings(
+    disturbance: &Disturbance,
+    outcome: &Outcome,
+    arguments: &Arguments,
+) -> Vec<String> {
+    let mut all = warnings(disturbance, outcome.elapsed.as_secs_f64());
+    all.extend(joined_intervals(outcome, arguments));
+    all
+}
+
 /// Other load that was heavy enough to change the figures of a measurement of `seconds`.
 fn warnings(disturbance: &Disturbance, seconds: f64) -> Vec<String> {
     /// Shares from which on there is a warning.
@@ -224,6 +234,19 @@ fn warnings(disturbance: &Disturbance, seconds: f64) -> Vec<String> {
         ));
     }
     warnings
+}
+
+/// Warning that many intervals are longer than they were to be.
+fn joined_intervals(outcome: &Outcome, arguments: &Arguments) -> Option<String> {
+    let joined = outcome.joined;
+    let all = joined + outcome.series.len() as u64;
+    let interval = humantime::format_duration(arguments.interval());
+    (joined * 10 >= all && joined > 0).then(|| {
+        format!(
+            "{joined} of {all} intervals of {interval} were over before they could be reported, \
+             and are joined to the next: give a longer --interval"
+        )
+    })
 }
 
 #[cfg(test)]

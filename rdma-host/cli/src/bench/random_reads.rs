@@ -33,17 +33,18 @@ pub fn execute_random_reads<P: Provider>(
     namespace: NamespaceInfo,
     commands: u64,
 ) -> Result<u64, Failure> {
-    let report = random_reads(poller, buffers, namespace, commands)?;
-    Ok(report.counters.total().completed)
+    let reports = random_reads(poller, buffers, namespace, commands, HOUR)?;
+    Ok(reports.iter().map(|report| report.counters.total().completed).sum())
 }
 
-/// Does the same, and returns the report of the one interval.
+/// Reports of the intervals in which the worker executes these reads.
 fn random_reads<P: Provider>(
     poller: &mut Poller<P>,
     buffers: Vec<Buffer>,
     namespace: NamespaceInfo,
     commands: u64,
-) -> Result<IntervalReport, Failure> {
+    interval: Duration,
+) -> Result<Vec<IntervalReport>, Failure> {
     let conditions = StopConditions {
         failed: Arc::default(),
         shutdown: ShutdownSignal::catch()?,
@@ -72,12 +73,13 @@ fn random_reads<P: Provider>(
         generator: CommandGenerator::new(generator, 0, 1),
         arrivals: None,
         buffers: vec![buffers],
-        schedule: Schedule { start, begin: start, end: start + HOUR, interval: HOUR },
+        schedule: Schedule { start, begin: start, end: start + HOUR, interval },
         conditions: &conditions,
         reports,
+        recording_ns: Arc::default(),
     };
     worker.run(poller)?;
-    Ok(received.recv().expect("a worker reports its last interval"))
+    Ok(received.into_iter().collect())
 }
 
 #[cfg(test)]

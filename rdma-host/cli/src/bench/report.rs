@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::{
     counters::Counters,
     histogram_text::HistogramText,
-    latency::{Distribution, Latency, distribution},
+    latency::{self, Distribution, Latency, distribution},
 };
 use crate::{connect::QueueAuthentication, path_report::PathReport};
 
@@ -439,11 +439,11 @@ impl Interval {
     /// Results of the workers; the shares of other programs are not among them.
     pub(super) fn new(start: Duration, duration: Duration, counters: &Counters) -> Self {
         let (seconds, total) = (duration.as_secs_f64(), counters.total());
-        let latency = Latency::new(&total.latency_ns);
+        let latency_ns = &total.latency_ns;
         let operation = |write| IntervalOperation {
             iops: counters.operation(write).completed as f64 / seconds.max(1e-9),
             bandwidth_bytes_per_s: counters.operation(write).bytes as f64 / seconds.max(1e-9),
-            mean_ns: Latency::new(counters.latency(write)).mean,
+            mean_ns: latency::mean(counters.latency(write)),
         };
         Self {
             start_s: start.as_secs_f64(),
@@ -451,11 +451,11 @@ impl Interval {
             completed: total.completed,
             iops: total.completed as f64 / seconds.max(1e-9),
             bandwidth_bytes_per_s: total.bytes as f64 / seconds.max(1e-9),
-            mean_ns: latency.mean,
-            p50_ns: latency.p50,
-            p99_ns: latency.p99,
-            p99_9_ns: latency.p99_9,
-            max_ns: latency.max,
+            mean_ns: latency::mean(latency_ns),
+            p50_ns: latency::value_at(latency_ns, 0.5),
+            p99_ns: latency::value_at(latency_ns, 0.99),
+            p99_9_ns: latency::value_at(latency_ns, 0.999),
+            max_ns: (!latency_ns.is_empty()).then(|| latency_ns.max()),
             read: Some(operation(false)),
             write: Some(operation(true)),
             involuntary_switches: Some(counters.scheduling.involuntary_switches),

@@ -3,7 +3,7 @@
 
 use std::{path::PathBuf, slice, sync::Arc, time::SystemTime};
 
-use rdma_host::Provider;
+use rdma_host::{Provider, SubsystemOptions};
 use serde_json::json;
 
 use super::{
@@ -22,7 +22,11 @@ use super::{
     text,
 };
 use crate::{
-    failure::Failure, load::Load, output, output_file::OutputFile, overwrite::OverwriteConsent,
+    failure::Failure,
+    load::{self, Load},
+    output,
+    output_file::OutputFile,
+    overwrite::OverwriteConsent,
     shutdown::InterruptibleRuntime,
 };
 
@@ -75,7 +79,7 @@ impl<'a, P: Provider> Session<'a, P> {
                 Some(name) => failure.context(name),
                 None => failure,
             };
-            job.arguments.check().map_err(name)?;
+            job.arguments.check().and_then(|()| check_points(&job.arguments)).map_err(name)?;
         }
         let arguments = &jobs[0].arguments;
         let baseline = arguments.baseline.as_deref().map(report_file::read).transpose()?;
@@ -275,11 +279,7 @@ impl<'a, P: Provider> Session<'a, P> {
     ) -> Result<(), Failure> {
         let mut load_arguments = arguments.load.clone();
         load_arguments.iodepth = point.iodepth;
-        let first = &load_arguments.target;
-        let also = arguments.also.iter().map(|target| first.with_other_target(target));
-        for target in [first.clone()].into_iter().chain(also) {
-            // A measurement across a loss of the connection measures the loss.
-            let mut options = target.measurement_options()?;
+        for mut options in targets(arguments)? {
             let connect = options.connect_mut();
             connect.io_queues = point.queues.unwrap_or(connect.io_queues);
             let (runtime, largest) = (&self.runtime, point.bs.largest());
@@ -301,6 +301,32 @@ impl<'a, P: Provider> Session<'a, P> {
         }
         Ok(())
     }
+}
+
+/// Refuses what is wrong in a point whatever the targets have. It is told once, and not for each
+/// point.
+fn check_points(arguments: &Arguments) -> Result<(), Failure> {
+    for mut options in targets(arguments)? {
+        let connect = options.connect_mut();
+        let io_queues = connect.io_queues;
+        for point in arguments.points() {
+            connect.io_queues = point.queues.unwrap_or(io_queues);
+            let mut load = arguments.load.clone();
+            load.iodepth = point.iodepth;
+            load.check(connect)?;
+            point.bs.sizes().try_for_each(|bytes| load::check_blocks("--bs", bytes))?;
+        }
+    }
+    Ok(())
+}
+
+/// Options of the connections to all targets.
+fn targets(arguments: &Arguments) -> Result<Vec<SubsystemOptions>, Failure> {
+    let first = &arguments.load.target;
+    let also = arguments.also.iter().map(|target| first.with_other_target(target));
+    // A measurement across a loss of the connection measures the loss.
+    let targets = [first.clone()].into_iter().chain(also);
+    targets.map(|target| target.measurement_options()).collect()
 }
 
 /// Comparison with the points of a baseline, if there is one.

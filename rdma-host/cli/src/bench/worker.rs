@@ -1,6 +1,7 @@
 //! Keeps one queue busy and times each command.
 
 use std::{
+    ops::Range,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -30,6 +31,8 @@ use crate::{
 const WAIT_MAX: Duration = Duration::from_millis(100);
 /// Lateness of timers; a worker that must submit in time spins for as long.
 const TIMER_SLACK: Duration = Duration::from_millis(2);
+/// Least time of an interval, in units of the processor time that its report takes.
+const LOAD_SHARE: u32 = 4;
 
 /// Times that hold for all workers.
 #[derive(Clone, Copy)]
@@ -53,13 +56,14 @@ pub(super) struct StopConditions {
     pub(super) bytes_max: u64,
 }
 
-/// Counters of one worker for one interval.
+/// Counters of one worker for one interval, or for several of which the earlier ones were over
+/// before it could report them.
 pub(super) struct IntervalReport {
     /// Index of the target.
     pub(super) target: usize,
-    /// Number of the interval since the measurement began.
-    pub(super) interval: u64,
-    /// Time at which the worker ended it, since the measurement began.
+    /// Numbers of the intervals since the measurement began.
+    pub(super) intervals: Range<u64>,
+    /// Time at which the worker ended them, since the measurement began.
     pub(super) ended: Duration,
     pub(super) counters: Counters,
 }
@@ -81,6 +85,8 @@ pub(super) struct Worker<'a> {
     pub(super) schedule: Schedule,
     pub(super) conditions: &'a StopConditions,
     pub(super) reports: Sender<IntervalReport>,
+    /// Processor time, in nanoseconds, in which the reports of the last interval were added up.
+    pub(super) recording_ns: Arc<AtomicU64>,
 }
 
 /// Command in flight. Times are in units of the clock, which cost less than an [`Instant`].
@@ -101,7 +107,18 @@ struct PendingIo {
     doorbell: u64,
     /// Time after it.
     rung: u64,
+    /// Next slot of the list that this one is in.
+    next: usize,
 }
+
+/// List of slots, linked by the slots themselves.
+struct SlotList {
+    /// The slot that was added last; [`NO_SLOT`] if there is none.
+    first: usize,
+}
+
+/// Number of no slot.
+const NO_SLOT: usize = usize::MAX;
 
 struct WorkerLoop<'a, Q> {
     worker: Worker<'a>,
@@ -113,14 +130,17 @@ struct WorkerLoop<'a, Q> {
     /// Commands in flight, with a slot for each buffer.
     pending: Vec<PendingIo>,
     /// Free slots for each size of command.
-    free: Vec<Vec<usize>>,
+    free: Vec<SlotList>,
     /// Slots submitted since the doorbell last rang.
-    awaiting_doorbell: Vec<usize>,
+    awaiting_doorbell: SlotList,
     /// Counters of the interval. The stages are in units of the clock until it ends.
     counters: Counters,
     clock: Clock,
     measuring: bool,
+    /// Number of the present interval.
     interval: u64,
+    /// Time at which it is reported, with those that are over by then.
+    report_due: Instant,
     /// True once no more commands are to be submitted.
     stopping: bool,
     /// End of the wait for commands in flight, once a signal or a failure has ended the load.
@@ -163,7 +183,27 @@ impl PendingIo {
             submit: 0,
             doorbell: 0,
             rung: 0,
+            next: NO_SLOT,
         }
+    }
+}
+
+impl SlotList {
+    const fn new() -> Self {
+        Self { first: NO_SLOT }
+    }
+
+    #[inline(always)]
+    fn push(&mut self, slot: usize, io: &mut PendingIo) {
+        io.next = std::mem::replace(&mut self.first, slot);
+    }
+
+    #[inline(always)]
+    fn pop<'a>(&mut self, pending: &'a mut [PendingIo]) -> Option<(usize, &'a mut PendingIo)> {
+        let slot = self.first;
+        let io = pending.get_mut(slot)?;
+        self.first = io.next;
+        Some((slot, io))
     }
 }
 
@@ -186,13 +226,12 @@ impl<'a, Q: CommandQueue> WorkerLoop<'a, Q> {
     fn new(mut worker: Worker<'a>, queue: &'a mut Q) -> Self {
         let depth = queue.depth().min(worker.buffers[0].len());
         let buffers = std::mem::take(&mut worker.buffers);
-        let mut slots = 0..;
-        let free: Vec<Vec<_>> =
-            buffers.iter().map(|buffers| slots.by_ref().take(buffers.len()).collect()).collect();
+        let mut free: Vec<_> = buffers.iter().map(|_| SlotList::new()).collect();
         let slots = (0..).zip(buffers).flat_map(|(size, buffers)| {
             buffers.into_iter().map(move |buffer| PendingIo::new(size, buffer))
         });
-        let pending = slots.collect();
+        let mut pending: Vec<_> = slots.collect();
+        pending.iter_mut().enumerate().for_each(|(slot, io)| free[io.size].push(slot, io));
         // May change the scheduling class.
         let waiter = load::waiter(worker.wait, worker.workers, worker.machine_is_busy);
         Self {
@@ -201,11 +240,12 @@ impl<'a, Q: CommandQueue> WorkerLoop<'a, Q> {
             in_flight: 0,
             pending,
             free,
-            awaiting_doorbell: Vec::with_capacity(depth),
+            awaiting_doorbell: SlotList::new(),
             counters: Counters::new(worker.arrivals.is_some()),
             clock: Clock::new(),
             measuring: false,
             interval: 0,
+            report_due: worker.schedule.begin + worker.schedule.interval,
             stopping: false,
             drain_end: None,
             cpu: ThreadTime::now(),
@@ -239,12 +279,11 @@ impl<'a, Q: CommandQueue> WorkerLoop<'a, Q> {
     fn ring_doorbell(&mut self) -> Result<u64, Failure> {
         let before = self.clock.raw();
         self.queue.ring_doorbells()?;
-        if self.awaiting_doorbell.is_empty() {
+        if self.awaiting_doorbell.first == NO_SLOT {
             return Ok(before);
         }
         let after = self.clock.raw();
-        for slot in self.awaiting_doorbell.drain(..) {
-            let io = &mut self.pending[slot];
+        while let Some((_, io)) = self.awaiting_doorbell.pop(&mut self.pending) {
             io.submit = before.wrapping_sub(io.submitted);
             (io.doorbell, io.rung) = (after.wrapping_sub(before), after);
         }
@@ -269,16 +308,24 @@ impl<'a, Q: CommandQueue> WorkerLoop<'a, Q> {
         }
         self.stopping |=
             now >= schedule.end || self.worker.conditions.steady.load(Ordering::Relaxed);
-        while !self.stopping && self.measuring && now >= self.interval_end() {
-            self.report(now);
-            self.interval += 1;
+        if !self.stopping && self.measuring && now >= self.report_due {
+            self.end_intervals(now);
         }
     }
 
-    fn interval_end(&self) -> Instant {
-        let interval = self.worker.schedule.interval.as_nanos();
-        let nanoseconds = interval.saturating_mul(u128::from(self.interval) + 1);
-        self.worker.schedule.begin + Duration::from_nanos_u128(nanoseconds)
+    /// Reports the intervals that are over. The next ones are reported once their commands have had
+    /// [`LOAD_SHARE`] times as long as this report takes.
+    fn end_intervals(&mut self, now: Instant) {
+        let Schedule { begin, interval, .. } = self.worker.schedule;
+        let over = now.saturating_duration_since(begin).as_nanos() / interval.as_nanos().max(1);
+        let next = u64::try_from(over).unwrap_or(u64::MAX).max(self.interval + 1);
+        let cpu = ThreadTime::now();
+        self.report(now, next);
+        let recording = Duration::from_nanos(self.worker.recording_ns.load(Ordering::Relaxed));
+        let cost = cpu.elapsed() + recording;
+        let end = interval.as_nanos().saturating_mul(u128::from(self.interval) + 1);
+        let end = begin + Duration::from_nanos_u128(end);
+        self.report_due = end.max(now + cost * LOAD_SHARE);
     }
 
     /// Counters since the last call.
@@ -293,12 +340,14 @@ impl<'a, Q: CommandQueue> WorkerLoop<'a, Q> {
         counters
     }
 
-    fn report(&mut self, now: Instant) {
+    /// Reports what was counted since the last report, for the intervals before `next`.
+    fn report(&mut self, now: Instant, next: u64) {
         let counters = self.take_counters();
         let ended = now.saturating_duration_since(self.worker.schedule.begin);
-        let (target, interval) = (self.worker.target, self.interval);
+        let intervals = std::mem::replace(&mut self.interval, next)..next;
+        let target = self.worker.target;
         // The receiver is gone only when the main thread panicked.
-        let _ = self.worker.reports.send(IntervalReport { target, interval, ended, counters });
+        let _ = self.worker.reports.send(IntervalReport { target, intervals, ended, counters });
     }
 
     /// Reports the last interval, if the measurement had begun.
@@ -313,7 +362,7 @@ impl<'a, Q: CommandQueue> WorkerLoop<'a, Q> {
         {
             self.counters.missed = arrivals.remaining_before(schedule.end - schedule.start);
         }
-        self.report(Instant::now());
+        self.report(Instant::now(), self.interval + 1);
     }
 
     /// Due time of the next command of an open loop, if it could be submitted now.
@@ -342,13 +391,13 @@ impl<'a, Q: CommandQueue> WorkerLoop<'a, Q> {
                 return Ok(());
             }
             let IoRequest { size, offset, write, .. } = request;
-            let slot = self.free[size].pop().expect("as many as may be in flight");
-            let io = &mut self.pending[slot];
+            let free = self.free[size].pop(&mut self.pending);
+            let (slot, io) = free.expect("as many as may be in flight");
             let buffer = io.buffer.take().expect("a free slot has its buffer");
             (io.offset, io.write) = (offset, write);
             (io.submitted, io.queue_ns) = (submitted, queue_ns);
             self.in_flight += 1;
-            self.awaiting_doorbell.push(slot);
+            self.awaiting_doorbell.push(slot, io);
             let generator = &mut self.worker.generator;
             self.queue.submit(generator.command(request, buffer, slot as u64))?;
         }
@@ -391,7 +440,7 @@ impl<'a, Q: CommandQueue> WorkerLoop<'a, Q> {
             {
                 failure.get_or_insert(error);
             }
-            free[io.size].push(slot);
+            free[io.size].push(slot, io);
             record_stages(counters, clock, io, polled);
         });
         self.in_flight -= completed;
@@ -413,7 +462,7 @@ impl<'a, Q: CommandQueue> WorkerLoop<'a, Q> {
             let rotation = if self.stopping {
                 now + WAIT_MAX
             } else if self.measuring {
-                self.interval_end().min(schedule.end)
+                self.report_due.min(schedule.end)
             } else {
                 schedule.begin
             };

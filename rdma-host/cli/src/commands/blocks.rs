@@ -8,7 +8,7 @@ use rdma_host::{
     wire::{BlockRange, CopyLimits, NvmLimits, OptionalCommand},
 };
 
-use super::read_write::check_range;
+use super::read_write::{check_end, check_range};
 use crate::{
     capture::{CaptureArguments, ConnectingCommand, SystemProvider},
     connect::NamespaceArguments,
@@ -121,6 +121,7 @@ impl ConnectingCommand for WriteZeroesArguments {
 
     fn run(&self, provider: &Arc<SystemProvider>) -> Result<(), Failure> {
         let WriteZeroesArguments { lba, blocks, deallocate, .. } = *self;
+        check_end(lba, blocks)?;
         let mut consent = self.overwrite.consent("write-zeroes", true)?;
         let (connected, namespace) = self.namespace.connect_paths(provider)?;
         namespace.require(OptionalCommand::WriteZeroes)?;
@@ -143,7 +144,7 @@ impl ConnectingCommand for WriteZeroesArguments {
 ///
 /// # Errors
 ///
-/// A usage error if the lists differ in length.
+/// A usage error if the lists differ in length, or a range ends beyond all numbers of blocks.
 pub(super) fn ranges(lba: &[u64], blocks: &[u64]) -> Result<Vec<(u64, u64)>, Failure> {
     if lba.len() != blocks.len() {
         return Err(Failure::usage(format!(
@@ -152,7 +153,9 @@ pub(super) fn ranges(lba: &[u64], blocks: &[u64]) -> Result<Vec<(u64, u64)>, Fai
             blocks.len()
         )));
     }
-    Ok(lba.iter().copied().zip(blocks.iter().copied()).collect())
+    let ranges: Vec<_> = lba.iter().copied().zip(blocks.iter().copied()).collect();
+    ranges.iter().try_for_each(|&(lba, blocks)| check_end(lba, blocks))?;
+    Ok(ranges)
 }
 
 /// Checks that all ranges fit the namespace.

@@ -19,7 +19,7 @@ use crate::{
     capture::{CaptureArguments, ConnectingCommand, SystemProvider},
     connect::{self, ConnectedController},
     failure::Failure,
-    output,
+    output, size,
     target::TargetArguments,
 };
 
@@ -38,7 +38,8 @@ pub(crate) struct ControllerArguments {
 #[derive(Args)]
 pub(crate) struct NamespaceArguments {
     /// Namespace id [default: the only one].
-    #[arg(long, value_name = "N")]
+    #[arg(long, visible_alias = "namespace-id", value_name = "N",
+          value_parser = size::namespace_id)]
     ns: Option<u32>,
 
     #[command(flatten)]

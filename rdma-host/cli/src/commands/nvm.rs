@@ -12,7 +12,7 @@ use rdma_host::{
 
 use super::{
     blocks::{PAGE_SIZE_MIN, RangeLimits, check_ranges, ranges},
-    read_write::{CHUNK_BYTES, Input, check_range},
+    read_write::{CHUNK_BYTES, Input, check_end, check_range},
 };
 use crate::{
     capture::{CaptureArguments, ConnectingCommand, SystemProvider},
@@ -103,6 +103,7 @@ impl ConnectingCommand for CompareArguments {
 
     fn run(&self, provider: &Arc<SystemProvider>) -> Result<(), Failure> {
         let mut input = Input::open(&self.file)?;
+        input.check(self.lba, self.blocks)?;
         let (connected, namespace) = self.namespace.connect_paths(provider)?;
         namespace.require(OptionalCommand::Compare)?;
         let bytes = input.bytes_to_write(&namespace, self.lba, self.blocks)?;
@@ -122,11 +123,12 @@ impl ConnectingCommand for CopyArguments {
 
     fn run(&self, provider: &Arc<SystemProvider>) -> Result<(), Failure> {
         let ranges = ranges(&self.lba, &self.blocks)?;
+        let all = self.blocks.iter().fold(0, |all: u64, blocks| all.saturating_add(*blocks));
+        check_end(self.sdlba, all)?;
         let mut consent = self.overwrite.consent("copy", true)?;
         let (connected, namespace) = self.namespace.connect_paths(provider)?;
         namespace.require(OptionalCommand::Copy)?;
         check_ranges(&namespace, &ranges)?;
-        let all = self.blocks.iter().fold(0, |all: u64, blocks| all.saturating_add(*blocks));
         check_range(&namespace, self.sdlba, all)?;
         consent.check(&connected, &namespace)?;
         let run = async {
@@ -154,6 +156,7 @@ impl ConnectingCommand for VerifyArguments {
     }
 
     fn run(&self, provider: &Arc<SystemProvider>) -> Result<(), Failure> {
+        check_end(self.lba, self.blocks.unwrap_or(0))?;
         let (connected, namespace) = self.namespace.connect_paths(provider)?;
         namespace.require(OptionalCommand::Verify)?;
         let blocks = self.blocks.unwrap_or(namespace.info().blocks.saturating_sub(self.lba));
@@ -178,6 +181,7 @@ impl ConnectingCommand for WriteUncorrectableArguments {
 
     fn run(&self, provider: &Arc<SystemProvider>) -> Result<(), Failure> {
         let WriteUncorrectableArguments { lba, blocks, .. } = *self;
+        check_end(lba, blocks)?;
         let mut consent = self.overwrite.consent("write-uncor", true)?;
         let (connected, namespace) = self.namespace.connect_paths(provider)?;
         namespace.require(OptionalCommand::WriteUncorrectable)?;

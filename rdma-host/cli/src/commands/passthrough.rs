@@ -351,6 +351,11 @@ impl ConnectingCommand for GetLogArguments {
 
     fn run(&self, provider: &Arc<SystemProvider>) -> Result<(), Failure> {
         check_output(self.form.raw_binary)?;
+        if self.log_len == 0 || !self.log_len.is_multiple_of(4) || !self.lpo.is_multiple_of(4) {
+            return Err(Failure::usage(
+                "--log-len and --lpo count bytes in steps of 4, and the length is not 0",
+            ));
+        }
         let connected = self.namespace.connect_controller(provider)?;
         let page = GetLogPage {
             offset: self.lpo,

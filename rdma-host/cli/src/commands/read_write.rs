@@ -20,7 +20,7 @@ use crate::{
     connect::ConnectedController,
     failure::Failure,
     io_namespace::IoNamespace,
-    load::DRAIN_TIMEOUT,
+    load::{self, DRAIN_TIMEOUT},
     output,
     overwrite::OverwriteArguments,
     progress::transfer_bar,
@@ -39,7 +39,8 @@ pub(super) const CHUNK_BYTES: u64 = 256 << 10;
 #[derive(Args)]
 pub(crate) struct ReadArguments {
     /// Namespace id [default: the only one].
-    #[arg(long, value_name = "N")]
+    #[arg(long, visible_alias = "namespace-id", value_name = "N",
+          value_parser = size::namespace_id)]
     ns: Option<u32>,
 
     /// First block.
@@ -64,7 +65,8 @@ pub(crate) struct ReadArguments {
 #[derive(Args)]
 pub(crate) struct WriteArguments {
     /// Namespace id [default: the only one].
-    #[arg(long, value_name = "N")]
+    #[arg(long, visible_alias = "namespace-id", value_name = "N",
+          value_parser = size::namespace_id)]
     ns: Option<u32>,
 
     /// First block.
@@ -114,6 +116,7 @@ impl ConnectingCommand for ReadArguments {
         if self.file.as_os_str() == "-" && io::stdout().is_terminal() {
             return Err(Failure::usage("blocks are not for a terminal; name a file with --file"));
         }
+        check_end(self.lba, self.blocks.unwrap_or(0))?;
         let mut output = Output::open(&self.file)?;
         let connected = ConnectedController::connect_paths(provider, &self.target)?;
         let namespace = connected.io_namespace(self.ns)?;
@@ -141,6 +144,7 @@ impl ConnectingCommand for WriteArguments {
     fn run(&self, provider: &Arc<SystemProvider>) -> Result<(), Failure> {
         let mut consent = self.overwrite.consent("write", self.file.as_os_str() != "-")?;
         let mut input = Input::open(&self.file)?;
+        input.check(self.lba, self.blocks)?;
         let connected = ConnectedController::connect_paths(provider, &self.target)?;
         let namespace = connected.io_namespace(self.ns)?;
         let lba = self.lba;
@@ -153,6 +157,15 @@ impl ConnectingCommand for WriteArguments {
         output::print_message(done?);
         Ok(())
     }
+}
+
+/// Refuses a range that ends beyond all numbers of blocks.
+pub(super) fn check_end(lba: u64, blocks: u64) -> Result<(), Failure> {
+    lba.checked_add(blocks).map(drop).ok_or_else(|| {
+        Failure::usage(format!(
+            "{blocks} blocks from block {lba} on are past the end of any namespace"
+        ))
+    })
 }
 
 /// Number of bytes in a range of blocks.
@@ -449,6 +462,9 @@ impl Input {
         }
         let file = File::open(path).map_err(cannot)?;
         let metadata = file.metadata().map_err(cannot)?;
+        if metadata.is_dir() {
+            return Err(cannot(ErrorKind::IsADirectory.into()));
+        }
         let bytes = metadata.is_file().then_some(metadata.len());
         Ok(Self { reader: file, path: path.to_owned(), bytes })
     }
@@ -458,6 +474,16 @@ impl Input {
             "standard input".to_owned()
         } else {
             self.path.display().to_string()
+        }
+    }
+
+    /// Refuses a range of blocks, or a file for it, that fits no namespace.
+    pub(super) fn check(&self, lba: u64, blocks: Option<u64>) -> Result<(), Failure> {
+        check_end(lba, blocks.unwrap_or(0))?;
+        match (blocks, self.bytes) {
+            (None, Some(bytes)) => load::check_blocks(&format!("{}:", self.name()), bytes)
+                .map_err(|failure| failure.context("nothing was written")),
+            _ => Ok(()),
         }
     }
 

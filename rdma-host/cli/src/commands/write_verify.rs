@@ -20,7 +20,7 @@ use crate::{
     capture::{CaptureArguments, ConnectingCommand, SystemProvider},
     data_pattern::{DataPattern, PatternMismatch},
     failure::Failure,
-    load::{Load, LoadArguments, Workload, completed_buffer},
+    load::{self, Load, LoadArguments, Workload, completed_buffer},
     output,
     overwrite::OverwriteArguments,
     progress::transfer_bar,
@@ -83,6 +83,10 @@ impl ConnectingCommand for Arguments {
         let mut consent = self.overwrite.consent("write-verify", true)?;
         let runtime = InterruptibleRuntime::new()?;
         let options = self.load.target.subsystem_options()?;
+        self.load.check(options.connect())?;
+        for (option, bytes) in [("--bs", self.bs), ("--size", self.size)] {
+            bytes.map_or(Ok(()), |bytes| load::check_blocks(option, bytes))?;
+        }
         let mut load = Load::connect(provider, &runtime, &self.load, options, self.bs)?;
         let wanted = bytes_wanted(self.size, &load.namespace)?;
         consent.check_load(&mut load)?;

@@ -6,7 +6,8 @@ use std::{borrow::Cow, fmt, time::SystemTime};
 use prometheus_client::{
     collector::Collector,
     encoding::{
-        DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, NoLabelSet, prometheus_text, text,
+        DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, MetricEncoder, NoLabelSet,
+        prometheus_text, text,
     },
     metrics::{MetricType, exemplar::Exemplar},
     registry::{Registry, Unit},
@@ -251,53 +252,52 @@ impl Families<'_> {
 
     fn counters<V: EncodeCounterValue>(
         &mut self,
-        (name, help): Description,
+        description: Description,
         samples: impl IntoIterator<Item = (Vec<Label>, V)>,
     ) -> fmt::Result {
-        let unit = self.unit.take();
-        let mut samples = samples.into_iter().peekable();
-        if samples.peek().is_none() {
-            return Ok(());
-        }
-        let kind = MetricType::Counter;
-        let mut family = self.encoder.encode_descriptor(name, help, unit.as_ref(), kind)?;
         let exemplar: Option<&Exemplar<Vec<Label>, f64>> = None;
-        samples.try_for_each(|(labels, value)| {
-            family.encode_family(&labels)?.encode_counter(&value, exemplar)
+        self.family(description, MetricType::Counter, samples, |mut encoder, value| {
+            encoder.encode_counter(&value, exemplar)
         })
     }
 
     fn gauges<V: EncodeGaugeValue>(
         &mut self,
-        (name, help): Description,
+        description: Description,
         samples: impl IntoIterator<Item = (Vec<Label>, V)>,
+    ) -> fmt::Result {
+        self.family(description, MetricType::Gauge, samples, |mut encoder, value| {
+            encoder.encode_gauge(&value)
+        })
+    }
+
+    fn histograms(
+        &mut self,
+        description: Description,
+        samples: impl IntoIterator<Item = (Vec<Label>, LatencyNumbers)>,
+    ) -> fmt::Result {
+        self.family(description, MetricType::Histogram, samples, |mut encoder, latency| {
+            let bounds = LATENCY_BOUNDS_NS.map(seconds).into_iter().chain([f64::INFINITY]);
+            let buckets: Vec<_> = bounds.zip(latency.counts).collect();
+            let (sum, count) = (seconds(latency.sum_ns), latency.counts.iter().sum());
+            encoder.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
+        })
+    }
+
+    fn family<V>(
+        &mut self,
+        (name, help): Description,
+        kind: MetricType,
+        samples: impl IntoIterator<Item = (Vec<Label>, V)>,
+        encode: impl Fn(MetricEncoder<'_>, V) -> fmt::Result,
     ) -> fmt::Result {
         let unit = self.unit.take();
         let mut samples = samples.into_iter().peekable();
         if samples.peek().is_none() {
             return Ok(());
         }
-        let kind = MetricType::Gauge;
         let mut family = self.encoder.encode_descriptor(name, help, unit.as_ref(), kind)?;
-        samples.try_for_each(|(labels, value)| family.encode_family(&labels)?.encode_gauge(&value))
-    }
-
-    fn histograms(
-        &mut self,
-        (name, help): Description,
-        samples: impl IntoIterator<Item = (Vec<Label>, LatencyNumbers)>,
-    ) -> fmt::Result {
-        let unit = self.unit.take();
-        let kind = MetricType::Histogram;
-        let mut family = self.encoder.encode_descriptor(name, help, unit.as_ref(), kind)?;
-        samples.into_iter().try_for_each(|(labels, latency)| {
-            let bounds = LATENCY_BOUNDS_NS.map(seconds).into_iter().chain([f64::INFINITY]);
-            let buckets: Vec<_> = bounds.zip(latency.counts).collect();
-            let (sum, count) = (seconds(latency.sum_ns), latency.counts.iter().sum());
-            family
-                .encode_family(&labels)?
-                .encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
-        })
+        samples.try_for_each(|(labels, value)| encode(family.encode_family(&labels)?, value))
     }
 }
 

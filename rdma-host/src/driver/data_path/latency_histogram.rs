@@ -66,10 +66,15 @@ impl LatencyHistogram {
         }
     }
 
-    /// Moves all counts to a histogram of nanoseconds.
-    pub(crate) fn flush_into(&mut self, histogram: &mut Histogram<u64>, ticks: Ticks) {
+    /// Moves all counts, `sum` in all, to a histogram of nanoseconds.
+    pub(crate) fn flush_into(&mut self, histogram: &mut Histogram<u64>, sum: u64, ticks: Ticks) {
+        let mut left = sum;
         for (bucket, count) in self.buckets.iter_mut().enumerate() {
+            if left == 0 {
+                return;
+            }
             if *count > 0 {
+                left -= *count;
                 let nanoseconds = ticks.nanoseconds(0, value_of(bucket));
                 let value = nanoseconds.min(Self::NANOSECONDS_MAX);
                 let recorded = histogram.record_n(value, std::mem::take(count));
@@ -108,14 +113,14 @@ mod tests {
             directly.record(value).unwrap();
         }
         let mut settled = Histogram::<u64>::new(3).unwrap();
-        recent.flush_into(&mut settled, Ticks::of_nanoseconds());
+        recent.flush_into(&mut settled, directly.len(), Ticks::of_nanoseconds());
         assert_eq!(settled.len(), directly.len());
         for quantile in [0.0, 0.1, 0.5, 0.9, 0.99, 0.999, 1.0] {
             let (settled, directly) =
                 (settled.value_at_quantile(quantile), directly.value_at_quantile(quantile));
             assert_eq!(settled, directly, "{quantile}");
         }
-        recent.flush_into(&mut settled, Ticks::of_nanoseconds());
+        recent.flush_into(&mut settled, 0, Ticks::of_nanoseconds());
         assert_eq!(settled.len(), directly.len(), "what was moved is not moved again");
     }
 
@@ -125,7 +130,7 @@ mod tests {
             (LatencyHistogram::new(), Histogram::<u64>::new(3).unwrap());
         recent.record(7, 7 + TICKS_MAX + 1);
         recent.record(7, u64::MAX);
-        recent.flush_into(&mut settled, Ticks::of_nanoseconds());
+        recent.flush_into(&mut settled, 2, Ticks::of_nanoseconds());
         let longest = settled.highest_equivalent(LatencyHistogram::NANOSECONDS_MAX);
         assert_eq!((settled.max(), settled.len()), (longest, 2));
         assert_eq!(settled.count_at(longest), 2);
@@ -137,7 +142,7 @@ mod tests {
             (LatencyHistogram::new(), Histogram::<u64>::new(3).unwrap());
         recent.record(8, 7);
         recent.record(1 << 50, 7);
-        recent.flush_into(&mut settled, Ticks::of_nanoseconds());
+        recent.flush_into(&mut settled, 2, Ticks::of_nanoseconds());
         assert_eq!((settled.max(), settled.len()), (0, 2));
     }
 
@@ -147,7 +152,7 @@ mod tests {
             (LatencyHistogram::disabled(), Histogram::<u64>::new(3).unwrap());
         recent.record(7, 8);
         recent.record(7, u64::MAX);
-        recent.flush_into(&mut settled, Ticks::of_nanoseconds());
+        recent.flush_into(&mut settled, 2, Ticks::of_nanoseconds());
         assert_eq!(settled.len(), 0);
     }
 }

@@ -234,9 +234,8 @@ impl DeviceCounters {
 
 impl OperationStatistics {
     fn new() -> Self {
-        // Full size from the start: a run of days takes no more memory than one of seconds.
-        let latency_ns = Histogram::new_with_bounds(1, LatencyHistogram::NANOSECONDS_MAX, 3)
-            .expect("a minute at three digits is a valid histogram");
+        // It grows with the longest latency, by 8 KiB for each power of two, up to 216 KiB.
+        let latency_ns = Histogram::new(3).expect("three digits are valid");
         Self { latency_ns, ..Self::unread() }
     }
 
@@ -246,14 +245,15 @@ impl OperationStatistics {
         Self { completed: 0, failed: 0, retried: 0, bytes: 0, latency_ns }
     }
 
-    /// Adds what is recent; the histogram gets its size the first time.
+    /// Adds what is recent; the histogram gets its digits the first time.
     fn add_recent(&mut self, recent: &mut RecentOperations, ticks: Ticks) {
-        if self.latency_ns.high() < LatencyHistogram::NANOSECONDS_MAX {
+        if self.latency_ns.sigfig() < 3 {
             self.latency_ns = Self::new().latency_ns;
         }
-        self.completed += std::mem::take(&mut recent.completed);
+        let completed = std::mem::take(&mut recent.completed);
+        self.completed += completed;
         self.bytes += std::mem::take(&mut recent.bytes);
-        recent.latencies.flush_into(&mut self.latency_ns, ticks);
+        recent.latencies.flush_into(&mut self.latency_ns, completed, ticks);
     }
 
     fn add(&mut self, other: &Self) {
