@@ -36,7 +36,8 @@ fn build() -> Option<Engine> {
     let folder = tempfile::tempdir().expect("a folder");
     let prefix = folder.path().to_str().expect("UTF-8");
     let installed = Command::new(format!("{PACKAGE}/install"))
-        .args(["--prefix", prefix, "--profile", "dev"])
+        .args(["--prefix", prefix, "--built"])
+        .arg(library().parent().expect("a folder"))
         .output()
         .expect("a script");
     assert!(installed.status.success(), "{installed:?}");
