@@ -103,8 +103,10 @@ fn with_current<T>(entered: impl FnOnce(&(dyn Runtime + 'static)) -> T) -> Optio
     CURRENT.with_borrow(|current| current.as_deref().map(entered))
 }
 
+/// Current time. Tokio's is the system's, unless a test has paused it: deadlines by another clock
+/// would have passed then, and every sleep would be over at once.
 pub(crate) fn now() -> Instant {
-    with_current(Runtime::now).unwrap_or_else(Instant::now)
+    with_current(Runtime::now).unwrap_or_else(|| tokio::time::Instant::now().into_std())
 }
 
 /// Time since `earlier`; zero if that is later.
@@ -223,5 +225,29 @@ impl RuntimeId {
             Some(()) => Self::Entered,
             None => Self::Tokio(tokio::runtime::Handle::current().id()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Tokio's clock jumps to what is waited for: time has passed for the driver, too.
+    #[test]
+    fn a_paused_clock_is_that_of_the_driver() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let begin = now();
+            let mut sleeps = 0;
+            while elapsed(begin) < Duration::from_secs(60) {
+                sleep(Duration::from_secs(1)).await;
+                sleeps += 1;
+            }
+            assert_eq!(sleeps, 60);
+        });
     }
 }
