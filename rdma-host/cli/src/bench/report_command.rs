@@ -230,17 +230,19 @@ mod tests {
         }
     }
 
-    /// No number of a report, however odd, makes a form of it panic.
+    /// No number of a report, however odd, makes a form of it panic. Pages take long: each place of
+    /// a number is on one with one of the odd ones.
     #[test]
     fn odd_numbers_are_reported_or_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("odd.json");
         let sample: Value = serde_json::from_str(include_str!("report-sample.json")).unwrap();
         let mut reported = 0;
-        for odd in [json!(0), json!(u64::MAX), json!(-1), json!(1e308), json!(-0.5)] {
+        let odds = [json!(0), json!(u64::MAX), json!(-1), json!(1e308), json!(-0.5)];
+        for (number, odd) in odds.iter().enumerate() {
             for index in 0.. {
                 let mut damaged = sample.clone();
-                if !replace(&mut damaged, &mut index.clone(), &odd) {
+                if !replace(&mut damaged, &mut index.clone(), odd) {
                     break;
                 }
                 std::fs::write(&path, damaged.to_string()).unwrap();
@@ -251,8 +253,11 @@ mod tests {
                     let _ = (text::point(point), fio::logs(point));
                 }
                 let compared = Comparison::new(&report.points, &report.points);
-                let _ = (compared.to_text(), html::comparison(&compared));
-                let _ = html::page(slice::from_ref(&report), Some(&compared));
+                let _ = compared.to_text();
+                if (index + number) % odds.len() == 0 {
+                    let _ = html::comparison(&compared);
+                    let _ = html::page(slice::from_ref(&report), Some(&compared));
+                }
                 reported += 1;
             }
         }
