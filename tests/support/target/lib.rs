@@ -267,11 +267,15 @@ impl<P: Provider> Target<P> {
         self
     }
 
-    /// Serves until the task is dropped.
+    /// Serves until the task is dropped. While there is nothing to do, it looks less and less
+    /// often: where time is paused, it may be minutes.
     pub async fn run(mut self) {
+        const LOOK_MIN: Duration = Duration::from_micros(100);
+        const LOOK_MAX: Duration = Duration::from_millis(5);
+        let mut look = LOOK_MIN;
         loop {
-            self.step(Idle::Return);
-            tokio::time::sleep(Duration::from_micros(100)).await;
+            look = if self.step(Idle::Return) { LOOK_MIN } else { LOOK_MAX.min(look * 2) };
+            tokio::time::sleep(look).await;
         }
     }
 
