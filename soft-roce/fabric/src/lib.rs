@@ -160,7 +160,16 @@ impl Fabric {
     /// becomes readable; tasks await the [`Readiness`] of an object instead.
     pub fn in_virtual_time(seed: u64) -> Self {
         let this = Self::new(seed);
-        this.simulation.with(|simulation| simulation.signals = Some(Signals::default()));
+        this.simulation.with(|simulation| simulation.signals = Some(Signals::new(1)));
+        this
+    }
+
+    /// Creates a network as [`in_virtual_time`](Self::in_virtual_time) for thousands of hosts,
+    /// beyond the limit of open files: up to `objects` objects of a host share a file descriptor,
+    /// and a [`Readiness`] is that of any of them.
+    pub fn of_many_hosts(seed: u64, objects: usize) -> Self {
+        let this = Self::new(seed);
+        this.simulation.with(|simulation| simulation.signals = Some(Signals::new(objects)));
         this
     }
 

@@ -24,6 +24,8 @@ struct Watched {
     raised: bool,
     /// Number of times that it was raised.
     raises: u64,
+    /// True if it is of several objects, of which one does not know if another is ready.
+    is_shared: bool,
     wakers: Vec<Waker>,
 }
 
@@ -37,10 +39,11 @@ impl Signal {
     }
 
     /// Creates a signal that wakes the tasks that poll its [`Readiness`].
-    fn watched() -> io::Result<Self> {
+    fn watched(is_shared: bool) -> io::Result<Self> {
         let unused = lock(&UNUSED).pop();
         let fd = unused.map_or_else(make_eventfd, Ok)?;
-        Ok(Self { fd: Some(fd), watched: Some(Mutex::default()) })
+        let watched = Watched { is_shared, ..Watched::default() };
+        Ok(Self { fd: Some(fd), watched: Some(Mutex::new(watched)) })
     }
 
     pub(super) fn raise(&self) {
@@ -58,7 +61,10 @@ impl Signal {
 
     pub(super) fn clear(&self) {
         match &self.watched {
-            Some(watched) => lock(watched).raised = false,
+            Some(watched) => {
+                let mut watched = lock(watched);
+                watched.raised &= watched.is_shared;
+            }
             // Fails only if the counter is 0, and then the signal is cleared.
             None => drop(rustix::io::read(self, &mut [0; 8])),
         }
@@ -86,18 +92,40 @@ impl Drop for Signal {
 }
 
 /// Signals of a fabric without file descriptors that become readable.
-#[derive(Default)]
-pub(super) struct Signals(BTreeMap<RawFd, Weak<Signal>>);
+pub(super) struct Signals {
+    by_descriptor: BTreeMap<RawFd, Weak<Signal>>,
+    /// Maximum number of objects of a host that share a signal.
+    objects_max: usize,
+    /// Latest signal of each host, if they share.
+    latest: BTreeMap<usize, Weak<Signal>>,
+}
 
 impl Signals {
-    pub(super) fn make(&mut self) -> io::Result<Arc<Signal>> {
-        let signal = Arc::new(Signal::watched()?);
-        self.0.insert(signal.as_fd().as_raw_fd(), Arc::downgrade(&signal));
+    /// Signals, each of up to `objects_max` objects of a host.
+    pub(super) fn new(objects_max: usize) -> Self {
+        Self { by_descriptor: BTreeMap::new(), objects_max, latest: BTreeMap::new() }
+    }
+
+    /// Creates or shares the signal of an object of a host, whose index is given.
+    pub(super) fn make(&mut self, host: usize) -> io::Result<Arc<Signal>> {
+        let is_shared = self.objects_max > 1;
+        // An object and its handle have a reference each.
+        let has_room = |signal: &Arc<Signal>| Arc::strong_count(signal) < 2 * self.objects_max;
+        if is_shared
+            && let Some(signal) = self.latest.get(&host).and_then(Weak::upgrade).filter(has_room)
+        {
+            return Ok(signal);
+        }
+        let signal = Arc::new(Signal::watched(is_shared)?);
+        self.by_descriptor.insert(signal.as_fd().as_raw_fd(), Arc::downgrade(&signal));
+        if is_shared {
+            self.latest.insert(host, Arc::downgrade(&signal));
+        }
         Ok(signal)
     }
 
     pub(super) fn find(&self, fd: RawFd) -> Option<Arc<Signal>> {
-        self.0.get(&fd).and_then(Weak::upgrade)
+        self.by_descriptor.get(&fd).and_then(Weak::upgrade)
     }
 }
 

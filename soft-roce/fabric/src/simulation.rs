@@ -250,9 +250,10 @@ impl Simulation {
         self.link.transmit(&mut self.random)
     }
 
-    pub(super) fn make_signal(&mut self) -> io::Result<Arc<Signal>> {
+    /// Creates the signal of an object of a host.
+    pub(super) fn make_signal(&mut self, host: HostId) -> io::Result<Arc<Signal>> {
         match &mut self.signals {
-            Some(signals) => signals.make(),
+            Some(signals) => signals.make(host.0),
             None => Signal::new().map(Arc::new),
         }
     }

@@ -27,10 +27,16 @@ use super::random::Random;
 
 /// Turns of a run, after which it is taken for one that never ends.
 const TURNS_MAX: u64 = 3_000_000;
+/// Ready tasks of which the next one is drawn: of many, the oldest.
+const DRAWN_MAX: usize = 64;
 
 /// Shortest and longest step of time while tasks are ready.
 const STEP_MIN: Duration = Duration::from_micros(1);
 const STEP_MAX: Duration = Duration::from_millis(10);
+/// Objects of one of many hosts that share a file descriptor.
+const SHARING_MAX: usize = 64;
+/// Longest step among many hosts, which have processors of their own.
+const STEP_MAX_OF_MANY: Duration = Duration::from_micros(8);
 /// Step of time in a loop that polls a device.
 const SPIN_STEP: Duration = Duration::from_micros(20);
 
@@ -64,6 +70,8 @@ struct State {
     turns: u64,
     /// Time that has passed while tasks were ready.
     busy: Duration,
+    step_max: Duration,
+    turns_max: u64,
 }
 
 /// Task; its future is taken out while it is polled.
@@ -96,11 +104,15 @@ impl World {
     /// World in which all that is left open follows from this seed.
     #[must_use]
     pub fn new(seed: u64) -> Self {
+        Self::with(seed, Fabric::in_virtual_time)
+    }
+
+    fn with(seed: u64, fabric: impl FnOnce(u64) -> Fabric) -> Self {
         let (clock, mock) = Clock::mock();
         // A reading of 0 means none to the driver.
         mock.increment(1_000_000_000_u64);
         let mut random = Random::new(seed);
-        let fabric = Fabric::in_virtual_time(random.number());
+        let fabric = fabric(random.number());
         let state = State {
             random,
             tasks: BTreeMap::new(),
@@ -111,6 +123,8 @@ impl World {
             transcript: String::new(),
             turns: 0,
             busy: Duration::ZERO,
+            step_max: STEP_MAX,
+            turns_max: TURNS_MAX,
         };
         Self {
             shared: Arc::new(Shared {
@@ -122,6 +136,17 @@ impl World {
                 ready: Arc::default(),
             }),
         }
+    }
+
+    /// World of many hosts, each with processors of its own: little time passes while tasks are
+    /// ready. A run may take any number of turns.
+    #[must_use]
+    pub fn of_many(seed: u64) -> Self {
+        let world = Self::with(seed, |seed| Fabric::of_many_hosts(seed, SHARING_MAX));
+        let mut state = lock(&world.shared.state);
+        (state.step_max, state.turns_max) = (STEP_MAX_OF_MANY, u64::MAX);
+        drop(state);
+        world
     }
 
     /// Network of this world.
@@ -232,9 +257,9 @@ impl World {
         let chosen = {
             let (mut state, mut ready) = (lock(state), lock(ready));
             state.turns += 1;
-            assert!(state.turns < TURNS_MAX, "the run does not end");
+            assert!(state.turns < state.turns_max, "the run does not end");
             let passes = ready.is_empty() || state.random.once_in(8);
-            let index = (!passes).then(|| state.random.index(ready.len()));
+            let index = (!passes).then(|| state.random.index(ready.len().min(DRAWN_MAX)));
             let task = index.and_then(|index| ready.iter().nth(index).copied());
             task.filter(|task| ready.remove(task))
         };
@@ -287,7 +312,7 @@ impl Shared {
                 next
             }
             _ => {
-                state.step = (state.step * 2).min(STEP_MAX);
+                state.step = (state.step * 2).min(state.step_max);
                 limit
             }
         };

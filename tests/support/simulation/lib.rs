@@ -24,6 +24,7 @@ pub mod faults;
 pub mod history;
 pub mod random;
 pub mod script;
+pub mod storm;
 pub mod target;
 
 #[cfg(test)]

@@ -12,6 +12,7 @@
 //! ```
 
 mod admin;
+mod admission;
 mod connection;
 
 use std::{
@@ -27,11 +28,13 @@ use auth::{HashId, Secret};
 use rdma_fabric::Host;
 use scripted_target::ReceivedCommand;
 use tokio::sync::Notify;
-use verbs::{ConnectionEvent, Endpoint};
+use verbs::Endpoint;
 
+pub use self::admission::AdmissionLimits;
 use self::{
     admin::Association,
-    connection::{Connection, Waiting},
+    admission::Admission,
+    connection::{Connection, Notices, Waiting},
 };
 use super::{
     executor::World,
@@ -90,7 +93,9 @@ pub struct ModelTarget {
 pub(super) struct Subsystem {
     world: World,
     listener: Option<Waiting>,
+    admission: Admission,
     connections: BTreeMap<u64, Connection>,
+    notices: Notices,
     associations: BTreeMap<u16, Association>,
     store: Vec<[u8; BLOCK]>,
     /// Steps of commands, by time.
@@ -142,6 +147,8 @@ struct Command {
 /// Step of a command that is due.
 #[derive(Clone, Debug)]
 enum Due {
+    /// The request that has waited longest is accepted.
+    Accept,
     Apply(Command),
     Answer(Command, Answer),
     /// The host must have closed the connection of this command by now.
@@ -170,9 +177,13 @@ impl ModelTarget {
     /// Target on the host "target" of a world; [`run`](Self::run) it as a task.
     #[must_use]
     pub fn new(world: &World) -> Self {
+        let notices = Notices::default();
+        let poked = notices.poked.clone();
         let subsystem = Subsystem {
             world: world.clone(),
             listener: Some(listener(world)),
+            admission: Admission::default(),
+            notices,
             connections: BTreeMap::new(),
             associations: BTreeMap::new(),
             store: vec![[0; BLOCK]; usize::try_from(BLOCKS).expect("few")],
@@ -195,11 +206,7 @@ impl ModelTarget {
             is_closed: false,
             ends_with_any_queue: world.draw(|random| random.once_in(2)),
         };
-        Self {
-            world: world.clone(),
-            subsystem: Arc::new(Mutex::new(subsystem)),
-            poked: Arc::default(),
-        }
+        Self { world: world.clone(), subsystem: Arc::new(Mutex::new(subsystem)), poked }
     }
 
     /// Serves until the task is dropped.
@@ -243,8 +250,13 @@ impl ModelTarget {
     }
 
     fn lock(&self) -> MutexGuard<'_, Subsystem> {
-        self.subsystem.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.subsystem)
     }
+}
+
+/// Locks; a task that panicked while it held the lock has ended the run.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Secrets of the host and of the subsystem.
@@ -285,6 +297,16 @@ impl Subsystem {
         self.are_responses_hidden |= fault.hides_responses();
     }
 
+    /// Sets limits of accepting connections, and counts requests from now on.
+    pub(super) fn admit(&mut self, limits: AdmissionLimits) {
+        self.admission = Admission::new(limits);
+    }
+
+    /// Connection requests in each second in which there were any.
+    pub(super) fn requests(&self) -> Vec<u64> {
+        self.admission.by_second.values().copied().collect()
+    }
+
     /// Takes back the faults that no command has had yet.
     pub(super) fn clear_faults(&mut self) {
         self.faults.clear();
@@ -294,6 +316,7 @@ impl Subsystem {
     pub(super) fn restart(&mut self) {
         self.connections.values_mut().for_each(Connection::disconnect);
         self.associations.clear();
+        self.admission.forget();
     }
 
     /// Ends the connections of one I/O queue, by the order of their connects.
@@ -314,20 +337,18 @@ impl Subsystem {
     }
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let listener = self.listener.as_ref().map(|listener| listener.poll_ready(context));
-        let mut ready = listener.is_some_and(|polled| polled.is_ready());
-        for connection in self.connections.values_mut() {
-            ready |= connection.poll_ready(context).is_ready();
+        match &self.listener {
+            Some(listener) => listener.poll_ready(context),
+            None => Poll::Pending,
         }
-        if ready { Poll::Ready(()) } else { Poll::Pending }
     }
 
     /// Does all that can be done now.
     fn step(&mut self, now: Duration) {
-        self.accept();
-        let keys: Vec<_> = self.connections.keys().copied().collect();
-        for key in keys {
-            let connection = self.connections.get_mut(&key).expect("it is removed below");
+        self.take_requests(now);
+        let mut touched = self.notices.take_ready();
+        for &key in &touched {
+            let Some(connection) = self.connections.get_mut(&key) else { continue };
             let arrived = connection.step();
             for (seen, data) in arrived.received {
                 self.receive(key, seen, data, now);
@@ -344,43 +365,34 @@ impl Subsystem {
             && entry.key().0 <= now
         {
             match entry.remove() {
+                Due::Accept => self.accept_next(now),
                 Due::Apply(command) => self.apply(command, now),
-                Due::Answer(command, answer) => self.answer(&command, answer, now),
+                Due::Answer(command, answer) => {
+                    touched.insert(command.connection);
+                    self.answer(&command, answer, now);
+                }
                 Due::CheckClosed(command) => self.check_closed(&command),
                 Due::Repeat(command, answer) => {
                     if let Some(connection) = self.connections.get_mut(&command.connection) {
+                        touched.insert(command.connection);
                         connection.repeat(command, &answer);
                     }
                 }
                 Due::KeepAlive(controller) => self.check_keep_alive(controller, now),
             }
         }
-        self.connections.values_mut().for_each(Connection::flush);
+        for key in touched {
+            if let Some(connection) = self.connections.get_mut(&key) {
+                connection.flush();
+            }
+        }
         self.end_connections();
-    }
-
-    fn accept(&mut self) {
-        let Some(listener) = &mut self.listener else { return };
-        let mut requests = Vec::new();
-        while let Some(event) = listener.endpoint.next_event().expect("the listener lives") {
-            if let ConnectionEvent::ConnectRequest { endpoint, private_data, .. } = event {
-                requests.push((endpoint, private_data));
-            }
-        }
-        for (endpoint, private_data) in requests {
-            let key = self.next();
-            // A host that has given up is not accepted.
-            if let Some(connection) = Connection::accept(&self.world, endpoint, &private_data) {
-                self.connections.insert(key, connection);
-            }
-        }
     }
 
     /// Removes connections that have ended. A controller ends with that of its admin queue.
     fn end_connections(&mut self) {
-        while let Some((&key, connection)) =
-            self.connections.iter().find(|(_, connection)| connection.is_gone())
-        {
+        while let Some(key) = self.notices.take_gone() {
+            let Some(connection) = self.connections.get(&key) else { continue };
             let (queue, controller) = (connection.queue, connection.controller);
             self.world.note(format_args!("target: queue {queue} of {controller} is gone"));
             self.connections.remove(&key);

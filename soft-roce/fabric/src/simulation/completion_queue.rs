@@ -48,7 +48,7 @@ impl Simulation {
         if capacity == 0 || capacity > ENTRIES_MAX {
             return Err(refuse(Errno::INVAL.into()));
         }
-        let signal = self.make_signal().map_err(refuse)?;
+        let signal = self.make_signal(device.host).map_err(refuse)?;
         let id = QueueId(self.next_id());
         let queue = CompletionQueue {
             device,

@@ -96,7 +96,7 @@ impl Simulation {
         host: HostId,
         state: EndpointState,
     ) -> Result<(EndpointId, Arc<Signal>), Error> {
-        let signal = self.make_signal().map_err(Error::CreateEndpoint)?;
+        let signal = self.make_signal(host).map_err(Error::CreateEndpoint)?;
         let id = EndpointId(self.next_id());
         let endpoint = Endpoint {
             host,

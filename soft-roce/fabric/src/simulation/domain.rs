@@ -24,7 +24,7 @@ impl Simulation {
         if !self.is_alive(device) {
             return Err(Error::CreateProtectionDomain(Errno::IO.into()));
         }
-        let signal = self.make_signal().map_err(Error::CreateProtectionDomain)?;
+        let signal = self.make_signal(device.host).map_err(Error::CreateProtectionDomain)?;
         let id = DomainId(self.next_id());
         let domain = ProtectionDomain { device, events: VecDeque::new(), signal: signal.clone() };
         self.domains.insert(id, domain);

@@ -98,7 +98,12 @@ impl Subsystem {
             let result = u64::from(wanted) | self.required();
             return Answer { result, ..Answer::default() };
         }
-        let controller = u16::try_from(self.next() % 0xff00).expect("16 bits") + 1;
+        let controller = loop {
+            let id = u16::try_from(self.next() % 0xff00).expect("16 bits") + 1;
+            if !self.associations.contains_key(&id) {
+                break id;
+            }
+        };
         let keep_alive = Duration::from_millis(seen.u32_at(48).into());
         let limits = self.limits.unwrap_or_else(|| self.draw_limits());
         self.world.note(format_args!("target: controller {controller} with {limits:?}"));

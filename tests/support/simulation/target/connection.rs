@@ -1,20 +1,23 @@
 //! One connection of the model target.
 
 use std::{
+    collections::BTreeSet,
     os::fd::AsFd,
-    task::{Context, Poll},
+    sync::{Arc, Mutex},
+    task::{Context, Poll, Wake, Waker},
     time::Duration,
 };
 
 use rdma_fabric::{Host, Readiness};
 use scripted_target::{ReceivedCommand, authenticator::Authenticator};
+use tokio::sync::Notify;
 use verbs::{
     Access, CompletedWork, Completion, CompletionQueue, ConnectParameters, ConnectionEvent,
     Endpoint, PreparedQueuePair, ProtectionDomain, QueuePair, QueuePairCapabilities, RemoteAddress,
     RemoteKey,
 };
 
-use super::{Answer, Command};
+use super::{Answer, Command, lock};
 use crate::{executor::World, faults::CommandFault};
 
 /// Bytes of a capsule: a command, and data of two blocks.
@@ -41,6 +44,59 @@ impl Waiting {
     }
 }
 
+/// Keys of the connections on which something has happened, for the target to look at.
+#[derive(Clone, Default)]
+pub(super) struct Notices {
+    /// Wakes the target.
+    pub(super) poked: Arc<Notify>,
+    keys: Arc<Mutex<Keys>>,
+}
+
+#[derive(Default)]
+struct Keys {
+    /// Connections with events or completions, perhaps.
+    ready: BTreeSet<u64>,
+    /// Connections that have ended.
+    gone: BTreeSet<u64>,
+}
+
+impl Notices {
+    /// Notice of a new connection, which is given at once.
+    pub(super) fn of(&self, key: u64) -> Arc<Notice> {
+        let notice = Arc::new(Notice { key, notices: self.clone() });
+        Arc::clone(&notice).wake();
+        notice
+    }
+
+    pub(super) fn take_ready(&self) -> BTreeSet<u64> {
+        std::mem::take(&mut lock(&self.keys).ready)
+    }
+
+    /// Takes the least key of a connection that has ended.
+    pub(super) fn take_gone(&self) -> Option<u64> {
+        lock(&self.keys).gone.pop_first()
+    }
+}
+
+/// Notice of one connection.
+pub(super) struct Notice {
+    key: u64,
+    notices: Notices,
+}
+
+impl Notice {
+    fn give_gone(&self) {
+        lock(&self.notices.keys).gone.insert(self.key);
+    }
+}
+
+impl Wake for Notice {
+    fn wake(self: Arc<Self>) {
+        lock(&self.notices.keys).ready.insert(self.key);
+        self.notices.poked.notify_one();
+    }
+}
+
 /// One queue's connection.
 pub(super) struct Connection {
     /// Queue that the host asked for.
@@ -56,8 +112,7 @@ pub(super) struct Connection {
     waiting: Waiting,
     completions: CompletionQueue<Host>,
     completed: Readiness,
-    /// True if there may be events or completions.
-    is_ready: bool,
+    notice: Arc<Notice>,
     domain: ProtectionDomain<Host>,
     /// Commands that wait for the completion of work, by its tag.
     waiting_for: Vec<Option<(Work, Command)>>,
@@ -94,6 +149,7 @@ impl Connection {
         world: &World,
         mut endpoint: Endpoint<Host>,
         request: &[u8],
+        notice: Arc<Notice>,
     ) -> Option<Self> {
         let domain = endpoint.domain().ok()?;
         let completions = endpoint.completion_queue(4 * RECEIVES).ok()?;
@@ -125,14 +181,10 @@ impl Connection {
             waiting: Waiting::new(world, endpoint),
             completions,
             completed,
-            is_ready: true,
+            notice,
             domain,
             waiting_for: Vec::new(),
         })
-    }
-
-    pub(super) fn is_gone(&self) -> bool {
-        matches!(self.state, State::Gone)
     }
 
     /// Disconnects. Nothing is received or answered from now on.
@@ -140,21 +192,13 @@ impl Connection {
         // It may have done so already.
         let _ = self.waiting.endpoint.disconnect();
         self.state = State::Gone;
+        self.notice.give_gone();
     }
 
-    pub(super) fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let (events, completed) =
-            (self.waiting.poll_ready(context), self.completed.poll_ready(context));
-        self.is_ready |= events.is_ready() || completed.is_ready();
-        if self.is_ready { Poll::Ready(()) } else { Poll::Pending }
-    }
-
-    /// Takes what has arrived, and arms the completion queue.
+    /// Takes what has arrived, and arms the completion queue and the notice.
     pub(super) fn step(&mut self) -> Arrived {
         let mut arrived = Arrived::default();
-        if !std::mem::take(&mut self.is_ready) {
-            return arrived;
-        }
+        self.is_ready(); // what has been told of is taken now
         self.handle_events();
         let mut batch = [Completion::default(); 16];
         let _ = self.completions.acknowledge();
@@ -167,7 +211,19 @@ impl Connection {
                 self.complete(completion, &mut arrived);
             }
         }
+        if self.is_ready() {
+            Arc::clone(&self.notice).wake();
+        }
         arrived
+    }
+
+    /// Tells if something has happened since the last call; if not, there will be a notice.
+    fn is_ready(&self) -> bool {
+        let waker = Waker::from(self.notice.clone());
+        let mut context = Context::from_waker(&waker);
+        let events = self.waiting.poll_ready(&mut context);
+        let completed = self.completed.poll_ready(&mut context);
+        events.is_ready() || completed.is_ready()
     }
 
     fn handle_events(&mut self) {
@@ -185,6 +241,7 @@ impl Connection {
                     _,
                 ) => {
                     let _ = self.waiting.endpoint.disconnect();
+                    self.notice.give_gone();
                     State::Gone
                 }
                 (_, state) => state,
