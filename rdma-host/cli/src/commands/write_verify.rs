@@ -85,7 +85,8 @@ impl ConnectingCommand for Arguments {
         let options = self.load.target.subsystem_options()?;
         self.load.check(options.connect())?;
         for (option, bytes) in [("--bs", self.bs), ("--size", self.size)] {
-            bytes.map_or(Ok(()), |bytes| load::check_blocks(option, bytes))?;
+            let checked = bytes.map_or(Ok(()), |bytes| load::check_blocks(option, bytes));
+            checked.map_err(|failure| failure.context("nothing was written"))?;
         }
         let mut load = Load::connect(provider, &runtime, &self.load, options, self.bs)?;
         let wanted = bytes_wanted(self.size, &load.namespace)?;
