@@ -19,7 +19,7 @@ fn snapshot() -> Snapshot {
     statistics.read.completed = 3;
     statistics.read.bytes = 12_288;
     for latency in [7_000, 8_000, 90_000_000_000] {
-        statistics.read.latency_ns.saturating_record(latency);
+        statistics.read.latency_ns.record(latency).unwrap();
     }
     statistics.write.failed = 1;
     statistics.device.doorbells = 2;
