@@ -186,11 +186,13 @@ fn a_fio_of_another_version_is_refused_by_name() {
     assert!(!output.status.success(), "{message}");
 }
 
-/// The engine has every option of a connection.
+/// The engine has every option of a connection, but for those of several paths, which it does not
+/// use.
 #[test]
 fn the_options_of_the_engine_are_those_of_a_connection() {
     let source = fs::read_to_string(format!("{PACKAGE}/../fio/nvmf.c")).expect("the engine");
     for (name, _) in nvmf_options::pairs::OptionPairs::all() {
-        assert!(source.contains(&format!("o(\"{name}\")")), "nvmf.c lacks {name}");
+        let is_offered = source.contains(&format!("o(\"{name}\")"));
+        assert_eq!(is_offered, !["path", "iopolicy"].contains(&name.as_str()), "{name}");
     }
 }
