@@ -65,6 +65,10 @@ fn structures_agree() {
         ibv_qp { context, qp_context, pd, send_cq, recv_cq, srq, handle, qp_num, state, qp_type,
             mutex, cond, events_completed }
         ibv_qp_cap { max_send_wr, max_recv_wr, max_send_sge, max_recv_sge, max_inline_data }
+        ibv_qp_attr { qp_state, cur_qp_state, path_mtu, path_mig_state, qkey, rq_psn, sq_psn,
+            dest_qp_num, qp_access_flags, cap, ah_attr, alt_ah_attr, pkey_index, alt_pkey_index,
+            en_sqd_async_notify, sq_draining, max_rd_atomic, max_dest_rd_atomic, min_rnr_timer,
+            port_num, timeout, retry_cnt, rnr_retry, alt_port_num, alt_timeout, rate_limit }
         ibv_qp_init_attr { qp_context, send_cq, recv_cq, srq, cap, qp_type, sq_sig_all }
         ibv_recv_wr { wr_id, next, sg_list, num_sge }
         ibv_send_wr { wr_id, next, sg_list, num_sge, opcode, send_flags,
@@ -106,7 +110,7 @@ fn constants_agree() {
         ibv_wc_opcode { IBV_WC_SEND, IBV_WC_RECV }
         ibv_wr_opcode { IBV_WR_SEND }
         ibv_qp_type { IBV_QPT_RC }
-        ibv_qp_state { IBV_QPS_RESET, IBV_QPS_ERR }
+        ibv_qp_state { IBV_QPS_RESET, IBV_QPS_RTR, IBV_QPS_RTS, IBV_QPS_ERR }
         ibv_port_state {
             IBV_PORT_NOP, IBV_PORT_DOWN, IBV_PORT_INIT, IBV_PORT_ARMED, IBV_PORT_ACTIVE,
             IBV_PORT_ACTIVE_DEFER,

@@ -215,7 +215,7 @@ impl<P: Provider> Endpoint<P> {
         Ok(event.map(|event| self.interpret(event)))
     }
 
-    /// Limits of the device that the address resolved to.
+    /// Limits of the device that the address resolved to; once connected, with the MTU of the path.
     ///
     /// # Errors
     ///

@@ -121,9 +121,10 @@ pub struct Limits {
     pub device: String,
     /// Version of its firmware; empty for software.
     pub firmware: String,
-    /// Bytes of the largest packet in use at the port that the endpoint resolved to: over RoCE, the
-    /// MTU of the path. Nothing for iWARP, whose segments are TCP's, or where it is unknown.
-    pub active_mtu: Option<u32>,
+    /// Bytes of the largest packet of the endpoint's connection (path MTU); before it is connected,
+    /// of the port that it resolved to. Nothing for iWARP, whose segments are TCP's, or where it is
+    /// unknown.
+    pub path_mtu: Option<u32>,
     /// Entries of a completion queue.
     pub completion_queue_entries: u32,
     /// RDMA reads and atomics that one queue pair can have outstanding itself.

@@ -16,7 +16,7 @@ mod verbs_api;
 #[path = "device/windows.rs"]
 mod windows;
 
-use std::{collections::BTreeSet, process::Command};
+use std::{collections::BTreeSet, net::IpAddr, process::Command};
 
 use pair::{CAPABILITIES, End, Pair, Prepared, event, listen, request, resolved};
 use verbs::{
@@ -45,6 +45,40 @@ fn limits_are_known_once_the_address_is_resolved() {
     assert!(limits.queue_pair_work_requests >= 128, "{limits:?}");
     assert!(limits.read_atomic > 0 && limits.send_sge >= 2, "{limits:?}");
     assert!(limits.memory_region_bytes >= 1 << 20, "{limits:?}");
+}
+
+/// The path of a connection keeps its MTU where that of the port is changed.
+#[test]
+#[ignore = "needs an RDMA device: run in the test bed"]
+fn the_mtu_of_a_connection_is_that_of_its_path() {
+    let pair = Pair::connect(4721, CAPABILITIES);
+    let Some(before) = pair.client.endpoint.limits().expect("limits").path_mtu else {
+        println!("SKIPPED: iWARP has no MTU of its own");
+        return;
+    };
+    let interface = interface_of(pair::address(0).ip());
+    let bytes = std::fs::read_to_string(format!("/sys/class/net/{interface}/mtu")).expect("an MTU");
+    set_mtu(&interface, "600");
+    let port = resolved(4722).limits().expect("limits").path_mtu;
+    let path = pair.client.endpoint.limits().expect("limits").path_mtu;
+    set_mtu(&interface, bytes.trim());
+    assert_eq!((port, path), (Some(512), Some(before)));
+    assert!(before > 512, "{before}");
+}
+
+/// Network interface with an address.
+fn interface_of(address: IpAddr) -> String {
+    let output = Command::new("ip").args(["-o", "addr", "show"]).output().expect("ip runs");
+    let output = String::from_utf8(output.stdout).expect("text");
+    let line = output.lines().find(|line| line.contains(&format!(" {address}/")));
+    let name = line.and_then(|line| line.split_whitespace().nth(1));
+    name.expect("the address is one of this machine").to_owned()
+}
+
+fn set_mtu(interface: &str, bytes: &str) {
+    let arguments = ["link", "set", "dev", interface, "mtu", bytes];
+    let status = Command::new("ip").args(arguments).status().expect("ip runs");
+    assert!(status.success(), "{arguments:?}");
 }
 
 #[test]

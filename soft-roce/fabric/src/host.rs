@@ -202,7 +202,7 @@ fn take_each<R>(
 fn limits(host: &HostState) -> Limits {
     Limits {
         device: format!("fabric-{}", host.name),
-        active_mtu: Some(PATH_MTU),
+        path_mtu: Some(PATH_MTU),
         completion_queue_entries: ENTRIES_MAX,
         initiator_read_atomic: READS_MAX,
         memory_region_bytes: u64::MAX,

@@ -294,7 +294,7 @@ pub(super) fn limits_in(names: &[String; 2], numbers: &[u64; 9]) -> Limits {
         read_atomic: at(6),
         send_sge: at(7),
         windows: at(8),
-        active_mtu: None,                    // of no interest to a replay
+        path_mtu: None,                      // of no interest to a replay
         numa_node: None,                     // differs between machines
         transport: TransportType::default(), // a replayed connect does not block
     }

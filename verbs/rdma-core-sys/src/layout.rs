@@ -22,6 +22,7 @@ sizes! {
     ibv_mw = 32,
     ibv_pd = 16,
     ibv_port_attr = 52,
+    ibv_qp_attr = 144,
     ibv_qp_init_attr = 64,
     ibv_recv_wr = 32,
     ibv_send_wr = 128,

@@ -1,4 +1,4 @@
-//! Attributes of devices and ports.
+//! Attributes of devices, ports and queue pairs.
 //!
 //! # Safety
 //!
@@ -7,7 +7,7 @@
 
 #![allow(unsafe_code)]
 
-use std::{collections::BTreeSet, io, mem::MaybeUninit, ptr::NonNull};
+use std::{collections::BTreeSet, ffi::c_int, io, mem::MaybeUninit, ptr::NonNull};
 
 use rdma_core_sys as c;
 
@@ -43,6 +43,24 @@ pub(super) unsafe fn query_port(
         0 => Ok(port),
         errno => Err(Error::QueryDevice(io::Error::from_raw_os_error(errno))),
     }
+}
+
+/// Path MTU of a connected queue pair; nothing before it is connected, or where the device does not
+/// say.
+///
+/// # Safety
+///
+/// The queue pair is live.
+pub(super) unsafe fn query_path_mtu(queue_pair: NonNull<c::ibv_qp>) -> Option<c::ibv_mtu> {
+    const MASK: c_int = c::IBV_QP_STATE | c::IBV_QP_PATH_MTU;
+    let (mut attributes, mut init) = (MaybeUninit::zeroed(), MaybeUninit::zeroed());
+    // SAFETY: the caller's queue pair is live, and both structures are writable.
+    let errno = unsafe {
+        c::ibv_query_qp(queue_pair.as_ptr(), attributes.as_mut_ptr(), MASK, init.as_mut_ptr())
+    };
+    // SAFETY: the structure is integers, for which the zeroes that remain are valid.
+    let attributes = (errno == 0).then(|| unsafe { attributes.assume_init() })?;
+    matches!(attributes.qp_state, c::IBV_QPS_RTR | c::IBV_QPS_RTS).then_some(attributes.path_mtu)
 }
 
 /// Numbers of the active ports; nothing where the device does not say.

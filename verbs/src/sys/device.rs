@@ -93,7 +93,7 @@ pub fn devices() -> Result<Vec<DeviceInfo>, Error> {
     list.iter().map(|device| OpenDevice::new(device)?.describe()).collect()
 }
 
-/// Limits of the device of a bound id.
+/// Limits of the device of a bound id, with the MTU of its connection or port.
 pub(super) fn limits(id: &CmId) -> Result<Limits, Error> {
     let context = id.context().ok_or(UNBOUND)?;
     // SAFETY: the id is bound and borrowed, so its device's context is open.
@@ -103,8 +103,15 @@ pub(super) fn limits(id: &CmId) -> Result<Limits, Error> {
     let number = id.with(|id| unsafe { (*id).port_num });
     // SAFETY: the id is bound and borrowed, as above.
     let port = unsafe { attributes::query_port(context, number) };
-    let active_mtu = port.ok().map(|port| bytes(port.active_mtu));
-    Ok(Limits { active_mtu: active_mtu.filter(|&mtu| mtu > 0 && !is_iwarp), ..limits })
+    let of_path = id.with(|id| {
+        // SAFETY: `with` gives a live id, of which one field is copied.
+        let queue_pair = NonNull::new(unsafe { (*id).qp })?;
+        // SAFETY: a queue pair is destroyed under the lock that `with` holds, which empties the
+        // field.
+        unsafe { attributes::query_path_mtu(queue_pair) }
+    });
+    let mtu = of_path.or(port.ok().map(|port| port.active_mtu)).map(bytes);
+    Ok(Limits { path_mtu: mtu.filter(|&mtu| mtu > 0 && !is_iwarp), ..limits })
 }
 
 /// # Safety
@@ -128,7 +135,7 @@ unsafe fn limits_of(context: NonNull<c::ibv_context>) -> Result<Limits, Error> {
     // SAFETY: the device's plug-in ends the version with a NUL, or left the zeroes of `query`.
     let firmware = unsafe { text(attributes.fw_ver.as_ptr()) };
     Ok(Limits {
-        active_mtu: None,
+        path_mtu: None,
         numa_node: numa_node(&device),
         device,
         firmware,

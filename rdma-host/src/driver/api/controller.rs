@@ -115,11 +115,10 @@ impl<P: Provider> Controller<P> {
         self.connection().device.numa_node
     }
 
-    /// MTU of the RDMA device's port in bytes, over RoCE that of the path; `None` over iWARP, or
-    /// where the device does not say.
+    /// MTU of the path to the target in bytes; `None` over iWARP, or where the device does not say.
     #[must_use]
     pub fn mtu(&self) -> Option<u32> {
-        self.connection().device.active_mtu
+        self.connection().device.path_mtu
     }
 
     /// Memory mode in use; not the requested one where the device does not support that.

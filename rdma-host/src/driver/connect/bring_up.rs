@@ -119,7 +119,7 @@ async fn bring_up<P: Provider>(
     let ConnectContext { options, purpose, .. } = *context;
     let resolved = Resolved::new(context.provider, options).await?;
     let endpoint = resolved.endpoint();
-    let device = endpoint.limits().map_err(verbs_error)?;
+    let mut device = endpoint.limits().map_err(verbs_error)?;
     let domain = match (&context.domain, context.group) {
         (Some(domain), _) => domain.clone(),
         (None, Some(group)) => group.domain(|| endpoint.domain()).map_err(verbs_error)?,
@@ -134,7 +134,8 @@ async fn bring_up<P: Provider>(
             BringUpAction::RdmaConnect(open) => {
                 let resolved = resolved.take().expect("the admin queue is connected once");
                 let plan = Plan { options, domain: &domain, open, memory: memory.mode };
-                let accept = connect_admin_queue(&mut admin, resolved, plan).await?;
+                let (accept, connected) = connect_admin_queue(&mut admin, resolved, plan).await?;
+                device = connected.unwrap_or(device);
                 bring_up.handle(&BringUpInput::RdmaConnected(accept))?;
             }
             BringUpAction::Authenticate(queue) => {
@@ -195,15 +196,17 @@ fn admin_queue<P: Provider>(
     Ok(AdminQueue::new(poller, CommandBuffer::from(buffer), context.options.io_timeout))
 }
 
-/// Establishes the RDMA connection of the admin queue; returns the target's private data.
+/// Establishes the RDMA connection of the admin queue; returns the target's private data, and the
+/// limits of the device with the MTU of the path, unless the connection is lost already.
 pub(crate) async fn connect_admin_queue<P: Provider>(
     admin: &mut AdminQueue<P>,
     resolved: Resolved<P>,
     plan: Plan<'_, P>,
-) -> Result<CmAcceptData, Error> {
+) -> Result<(CmAcceptData, Option<Limits>), Error> {
     let (queue, accept) = resolved.connector(plan).run(admin.completion_queue()).await?;
+    let device = queue.endpoint().limits().ok();
     admin.add(queue);
-    Ok(accept)
+    Ok((accept, device))
 }
 
 /// Waits for `io_queues` while the admin queue is kept alive; its failure ends both.

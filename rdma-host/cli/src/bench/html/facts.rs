@@ -38,22 +38,29 @@ const HOST: [(&str, &str); 7] = [
     ("numa_node", "NUMA node of the device"),
     ("kernel", "kernel"),
 ];
-const DEVICE: [(&str, &str); 7] = [
+const DEVICE: [(&str, &str); 13] = [
     ("device", "RDMA device"),
     ("device_is_software", "device is software"),
     ("device_firmware", "firmware"),
     ("port_speed", "speed of the port"),
-    ("mtu", "active MTU of the port"),
+    ("mtu", "MTU of the path"),
     ("netdev_mtu", "MTU of the network interface"),
     ("gid_type", "type of GID"),
+    ("source", "local address"),
+    ("tos", "type of service"),
+    ("ack_timeout", "exponent of the ACK timeout"),
+    ("retry_count", "transport retries"),
+    ("disable_sqflow", "submission queue flow control off"),
+    ("keep_alive_s", "keep-alive timeout"),
 ];
-const TARGET: [(&str, &str); 9] = [
+const TARGET: [(&str, &str); 10] = [
     ("target", "address"),
     ("paths", "addresses of the paths"),
     ("iopolicy", "choice of a path"),
     ("fence", "fence for writes"),
     ("nqn", "NQN"),
     ("nsid", "namespace"),
+    ("also", "further targets"),
     ("target_model", "model"),
     ("target_firmware", "firmware"),
     ("authentication", "authentication"),
@@ -64,7 +71,7 @@ const MEMORY: [(&str, &str); 4] = [
     ("reachable_bytes_at_rest", "within the target's reach at rest"),
     ("reachable_bytes_in_flight", "within its reach in flight"),
 ];
-const LOAD: [(&str, &str); 12] = [
+const LOAD: [(&str, &str); 17] = [
     ("name", "name"),
     ("rw", "pattern"),
     ("read_percent", "share of reads"),
@@ -76,6 +83,11 @@ const LOAD: [(&str, &str); 12] = [
     ("rate", "commands a second, asked"),
     ("ramp_s", "warm-up"),
     ("runtime_s", "run time, asked"),
+    ("interval_s", "interval, asked"),
+    ("until_percent", "steady state that ends it, within"),
+    ("until_window_s", "window of the steady state"),
+    ("queue_entries", "entries of a queue"),
+    ("capture", "captured meanwhile"),
     ("region_bytes", "region"),
 ];
 /// Keys without which a result can't be reproduced: it is said that they are not known.
@@ -297,7 +309,7 @@ mod tests {
             ("host", "h"),
             ("commit", "not known"),
             ("speed of the port", "not known"),
-            ("active MTU of the port", "4096 B"),
+            ("MTU of the path", "4096 B"),
             ("MTU of the network interface", "4200 B"),
             ("processors' time of other guests (steal)", "2.0 %"),
             ("involuntary context switches", "0"),
