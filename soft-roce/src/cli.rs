@@ -16,7 +16,7 @@ use std::{
 };
 
 use clap::{
-    CommandFactory, Parser, Subcommand,
+    CommandFactory, FromArgMatches, Parser, Subcommand,
     builder::{OsStringValueParser, TypedValueParser},
 };
 use command_manual::Generate;
@@ -32,7 +32,7 @@ Examples:
 /// The kernel is User-Mode Linux, an ordinary process: no root, no KVM, no kernel module. It is
 /// built once from the kernel source of Debian or Ubuntu and boots in half a second.
 #[derive(Parser)]
-#[command(name = "soft-roce", version, max_term_width = 100, after_help = EXAMPLES)]
+#[command(name = "soft-roce", version, after_help = EXAMPLES)]
 struct Arguments {
     #[command(subcommand)]
     command: Subcommands,
@@ -60,7 +60,9 @@ pub(crate) fn main() -> ExitCode {
     if let Some(command) = InternalCommand::of(std::env::args_os()) {
         return command.run();
     }
-    let arguments = match Arguments::try_parse() {
+    let command = Arguments::command().term_width(command_manual::help_width());
+    let parsed = command.try_get_matches();
+    let arguments = match parsed.and_then(|matches| Arguments::from_arg_matches(&matches)) {
         Ok(arguments) => arguments,
         Err(error) if error.use_stderr() => error.exit(),
         Err(help) => return printed(help.print()),

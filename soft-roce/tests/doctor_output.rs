@@ -37,3 +37,18 @@ fn a_full_disk_is_a_failure_in_one_line() {
         assert!(messages.contains("No space left"), "{arguments:?}: {messages}");
     }
 }
+
+#[test]
+fn help_has_a_width_that_can_be_read() {
+    for (columns, least, most) in [("1", 30, 60), ("300", 80, 100)] {
+        for arguments in [&["--help"][..], &["run", "--help"]] {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_soft-roce"));
+            let command = command.args(arguments).env("COLUMNS", columns).stdin(Stdio::null());
+            let output = command.output().expect("it runs");
+            let text = String::from_utf8(output.stdout).expect("UTF-8");
+            let widest = text.lines().map(|line| line.chars().count()).max();
+            // Examples and long words are not broken.
+            assert!((Some(least)..=Some(most)).contains(&widest), "{arguments:?}: {widest:?}");
+        }
+    }
+}

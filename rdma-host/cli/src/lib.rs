@@ -229,7 +229,7 @@ pub fn main() -> ExitCode {
 }
 
 fn run() -> Result<(), Failure> {
-    let command = Arguments::command().term_width(terminal::help_width());
+    let command = Arguments::command().term_width(command_manual::help_width());
     let words = nvme_cli::replace_words(std::env::args_os().collect(), &command);
     let parsed = command.try_get_matches_from(&words);
     let arguments = match parsed.and_then(|matches| Arguments::from_arg_matches(&matches)) {

@@ -4,6 +4,8 @@
 //! clap has no field for is stated by the program, as a [`Section`].
 #![forbid(unsafe_code)]
 
+mod width;
+
 use std::{
     fs::{self, File},
     io::{self, Write},
@@ -16,6 +18,8 @@ use clap_mangen::{
     Man,
     roff::{Roff, bold, roman},
 };
+
+pub use width::{WIDTH_MIN, help_width};
 
 /// Subcommand that makes the files of an installation.
 #[derive(Clone, Debug, Subcommand)]
