@@ -46,6 +46,10 @@ const MEASURES: [Measure; 5] = [
 /// Settings that every two measurements differ in.
 const DIFFER_ALWAYS: [&str; 3] = ["began", "command_line", "name"];
 
+/// Settings that always have a value: a report without one is older than they are.
+const NEVER_NULL: [&str; 6] =
+    ["interval_s", "queue_entries", "keep_alive_s", "retry_count", "disable_sqflow", "capture"];
+
 /// Differences of two reports.
 #[derive(Debug, Serialize)]
 pub(super) struct Comparison<'a> {
@@ -92,7 +96,7 @@ pub(super) struct MeasureComparison {
     pub(super) percent: Option<f64>,
     /// Interval that holds the true difference with 95 % confidence; null with too few samples.
     pub(super) confidence_95_percent: Option<[f64; 2]>,
-    /// Least difference that such a pair of runs shows in four of five cases.
+    /// Least rise that such a pair of runs shows in four of five cases.
     pub(super) smallest_visible_percent: Option<f64>,
     pub(super) verdict: Verdict,
 }
@@ -194,7 +198,9 @@ fn differing_settings(before: &Configuration, after: &Configuration) -> Vec<Sett
     let (before, mut after) = (settings(before), settings(after));
     let differences = before.into_iter().filter_map(|(setting, before)| {
         let after = after.remove(&setting).unwrap_or_default();
-        let is_due = before != after && !DIFFER_ALWAYS.contains(&setting.as_str());
+        let is_known =
+            !NEVER_NULL.contains(&setting.as_str()) || !before.is_null() && !after.is_null();
+        let is_due = is_known && before != after && !DIFFER_ALWAYS.contains(&setting.as_str());
         is_due.then_some(SettingDifference { setting, before, after })
     });
     differences.collect()
@@ -275,6 +281,13 @@ impl MeasureComparison {
         matches!(self.verdict, Verdict::Worse | Verdict::TooFewSamples) && exceeds
     }
 
+    /// Differences, in percent, between which such a pair of runs shows none in one of five cases or
+    /// more: as a ratio, the fall is as large as the rise.
+    pub(super) fn invisible_percent(&self) -> Option<[f64; 2]> {
+        let rise = self.smallest_visible_percent?;
+        Some([-rise / (1.0 + rise / 100.0), rise])
+    }
+
     /// A value for people, with its unit.
     pub(super) fn shown(&self, value: f64) -> String {
         match self.unit {
@@ -340,8 +353,8 @@ mod tests {
     #[test]
     fn verdicts() {
         for (before, after, expected) in [
-            (&[1.0, 1.1][..], &[2.0, 2.1][..], Verdict::Better),
-            (&[2.0, 2.1], &[1.0, 1.1], Verdict::Worse),
+            (&[1.0, 1.05][..], &[2.0, 2.1][..], Verdict::Better),
+            (&[2.0, 2.1], &[1.0, 1.05], Verdict::Worse),
             (&[1.0, 3.0, 2.0, 4.0], &[2.0, 3.0, 1.0, 4.5], Verdict::NoDifferenceSeen),
             (&[1.0], &[2.0], Verdict::TooFewSamples),
         ] {
@@ -369,7 +382,11 @@ mod tests {
     /// Two runs with one point each are compared whatever their settings; the text says which.
     #[test]
     fn settings_that_differ_are_named() {
-        let (before, mut after) = (report(1, &[1.0, 1.1]), report(2, &[1.0, 1.1]));
+        let (mut before, mut after) = (report(1, &[1.0, 1.1]), report(2, &[1.0, 1.1]));
+        before.configuration.interval_s = Some(1.0);
+        after.configuration.interval_s = Some(0.1);
+        // The report before is older than this setting.
+        after.configuration.retry_count = Some(7);
         after.configuration.began = "later".to_owned();
         after.configuration.kernel = "7.0.0".to_owned();
         after.configuration.cpu_governor = Some("performance".to_owned());
@@ -377,7 +394,7 @@ mod tests {
         let comparison = Comparison::new(&before, &after);
         let settings: Vec<_> =
             comparison.points[0].settings.iter().map(|it| it.setting.as_str()).collect();
-        assert_eq!(settings, ["cpu_governor", "iodepth", "kernel"]);
+        assert_eq!(settings, ["cpu_governor", "interval_s", "iodepth", "kernel"]);
         let text = comparison.to_text();
         assert!(text.contains("\n  iodepth: 1 → 2\n"), "{text}");
         assert!(text.contains("\n  cpu_governor: - → performance\n"), "{text}");
@@ -413,6 +430,19 @@ mod tests {
         let text = compared.to_text();
         assert!(text.contains("9.8  -  better") && !text.contains("0.0 %"), "{text}");
         assert!(json!(compared)["points"][0]["measures"][0]["percent"].is_null());
+    }
+
+    /// Neither an interval nor what could not have been seen is a fall by more than all.
+    #[test]
+    fn no_difference_is_a_fall_by_more_than_all() {
+        let (before, after) = ([report(1, &[100.0, 9.0])], [report(1, &[1.0, 80.0, 20.0])]);
+        let compared = Comparison::new(&before, &after);
+        let iops = &compared.points[0].measures[0];
+        let [low, high] = iops.confidence_95_percent.expect("enough samples");
+        assert!((-100.0..0.0).contains(&low) && high > 100.0, "{low} {high}");
+        let [fall, rise] = iops.invisible_percent().expect("enough samples");
+        assert!((-100.0..-50.0).contains(&fall) && rise > 100.0, "{fall} {rise}");
+        assert_eq!(iops.verdict, Verdict::NoDifferenceSeen);
     }
 
     /// An interval to which others were joined is longer than most, and does not displace them.

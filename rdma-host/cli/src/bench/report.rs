@@ -254,6 +254,10 @@ pub(super) struct Configuration {
     pub(super) nsid: u32,
     /// Number of targets.
     pub(super) targets: usize,
+    /// Further targets, each by address and NQN, between commas.
+    pub(super) also: Option<String>,
+    /// Local address, if it was given.
+    pub(super) source: Option<String>,
     /// Addresses of the paths between commas; null if there is one, and so is what follows.
     pub(super) paths: Option<String>,
     /// Choice among paths of the same access.
@@ -270,8 +274,15 @@ pub(super) struct Configuration {
     pub(super) iodepth: u16,
     pub(super) queues: usize,
     pub(super) threads: usize,
+    /// Entries of an I/O queue.
+    pub(super) queue_entries: Option<u16>,
     pub(super) ramp_s: f64,
     pub(super) runtime_s: f64,
+    /// Asked duration of an interval of the series.
+    pub(super) interval_s: Option<f64>,
+    /// Limit and window of the steady state that was to end the measurement.
+    pub(super) until_percent: Option<f64>,
+    pub(super) until_window_s: Option<f64>,
     pub(super) region_bytes: u64,
     pub(super) io_size: Option<u64>,
     /// `closed`, or `open` if there is a rate.
@@ -289,6 +300,16 @@ pub(super) struct Configuration {
     pub(super) wait: String,
     pub(super) memory_mode: String,
     pub(super) memory_fallback: Option<String>,
+    /// Keep-alive timeout; 0 without one.
+    pub(super) keep_alive_s: Option<f64>,
+    /// IP type of service.
+    pub(super) tos: Option<u8>,
+    /// Exponent of the transport's timeout.
+    pub(super) ack_timeout: Option<u8>,
+    pub(super) retry_count: Option<u8>,
+    pub(super) disable_sqflow: Option<bool>,
+    /// True if all was captured, which takes time.
+    pub(super) capture: Option<bool>,
     /// Bytes of the load's buffers that the first target can reach between commands.
     pub(super) reachable_bytes_at_rest: Option<u64>,
     /// Bytes of the load's buffers that it can reach while all its commands are in flight.
@@ -299,7 +320,7 @@ pub(super) struct Configuration {
     pub(super) device_firmware: Option<String>,
     pub(super) port_speed: Option<String>,
     pub(super) gid_type: Option<String>,
-    /// MTU of the device's port, over RoCE that of the path, in bytes.
+    /// MTU of the path, in bytes; null over iWARP.
     pub(super) mtu: Option<u32>,
     /// MTU of the port's network interface, in bytes.
     pub(super) netdev_mtu: Option<u32>,

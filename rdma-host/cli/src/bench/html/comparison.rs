@@ -133,7 +133,7 @@ fn cells(measure: &MeasureComparison) -> Vec<(&'static str, String)> {
         ),
         (
             "smallest visible",
-            measure.smallest_visible_percent.map_or_else(none, |it| format!("{:.1} %", it.abs())),
+            measure.smallest_visible_percent.map_or_else(none, |it| format!("{it:.1} %")),
         ),
         ("verdict", measure.verdict.in_words().to_owned()),
     ]

@@ -57,9 +57,9 @@ impl Differences<'_> {
     /// Least and greatest value that the chart shows.
     fn range(&self) -> (f64, f64) {
         let values = self.0.iter().flat_map(|measure| {
-            let smallest = measure.smallest_visible_percent.unwrap_or_default();
-            let [low, high] = measure.confidence_95_percent.unwrap_or_default();
-            [measure.percent.unwrap_or_default(), smallest, -smallest, low, high]
+            let intervals = [measure.confidence_95_percent, measure.invisible_percent()];
+            let ends = intervals.into_iter().flatten().flatten();
+            ends.chain(measure.percent)
         });
         let finite = values.filter(|value| value.is_finite());
         finite.fold((0.0, 0.0), |(low, high), value| (value.min(low), value.max(high)))
@@ -108,7 +108,7 @@ impl Picture for Differences<'_> {
                 name: measure.measure,
                 y,
                 interval: measure.confidence_95_percent.map(|ends| ends.map(x)),
-                band: measure.smallest_visible_percent.map(|it| [x(-it.abs()), x(it.abs())]),
+                band: measure.invisible_percent().map(|ends| ends.map(x)),
                 colour,
                 mark: percent.map(|it| format!("M{} {y}{}", x(it), SHAPES[colour])),
                 is_hollow: measure.verdict == Verdict::TooFewSamples,
