@@ -96,7 +96,17 @@ fn wrong_files() {
     let write = ["write", &target, "--overwrite", "--ns", "1", "--file", file, "--blocks", "9"];
     refused(&write, &[], 2, &["4096 bytes", "9 blocks need 4608", "nothing was written"]);
     std::fs::write(&path, []).unwrap();
-    refused(&write[..7], &[], 2, &["nothing was written"]);
+    refused(&write[..7], &[], 2, &["has no data"]);
+}
+
+/// An empty pipe is what a failed command before it leaves.
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn no_data() {
+    let target = uri(SUBSYSTEM);
+    let empty = ["standard input has no data"];
+    refused(&["write", &target, "--ns", "2", "--overwrite"], &[], 2, &empty);
+    refused(&["compare", &target, "--ns", "2"], &[], 2, &empty);
 }
 
 #[test]

@@ -232,7 +232,7 @@ fn features_are_read_and_set() {
     done(&target, "set-feature --feature-id 0x0b --value 0x100", &[]);
     refused(&target, "set-feature --feature-id 0xee", &[], 1, "Set Features failed");
     refused(&target, "get-feature --feature-id 7 --sel saved", &[], 1, "(ONCS bit 4)");
-    refused(&target, "set-feature --feature-id 11 --save", &[], 1, "(ONCS bit 4)");
+    refused(&target, "set-feature --feature-id 11 --value 0 --save", &[], 1, "(ONCS bit 4)");
     let format = "admin-passthru --opcode 0x80 --ns 1 --overwrite";
     refused(&target, format, &[], 1, "does not support opcode 0x80");
     refused(&target, &format!("{format} --force"), &[], 1, "invalid command opcode");

@@ -33,8 +33,15 @@ pub(crate) struct CaptureArguments {
 
     /// Size at which the capture ends; the command goes on.
     #[arg(long, value_name = "BYTES", default_value = "256M", requires = "capture",
-          value_parser = size::bytes)]
+          value_parser = size::positive_bytes)]
     capture_size: u64,
+}
+
+impl CaptureArguments {
+    /// True if a capture is asked for.
+    pub(crate) fn is_on(&self) -> bool {
+        self.capture.is_some()
+    }
 }
 
 /// Provider of the system's devices, of which all commands are compiled for one: it captures, or

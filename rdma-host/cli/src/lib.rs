@@ -264,7 +264,7 @@ fn run() -> Result<(), Failure> {
         Command::Monitor(arguments) => capture::run(&arguments),
         Command::Read(arguments) => capture::run(&arguments),
         Command::Report(arguments) => bench::report(&arguments),
-        Command::ReportBug(arguments) => report_bug::run(&arguments),
+        Command::ReportBug(arguments) => report_bug::run(&arguments, &Arguments::command()),
         Command::ResvAcquire(arguments) => capture::run(&arguments),
         Command::ResvRegister(arguments) => capture::run(&arguments),
         Command::ResvRelease(arguments) => capture::run(&arguments),

@@ -358,7 +358,7 @@ impl<P: Provider> Load<P> {
 pub(crate) fn check_blocks(option: &str, bytes: u64) -> Result<(), Failure> {
     /// Bytes of the smallest blocks (LBADS, NVM command set).
     const BLOCK_BYTES_MIN: u64 = 512;
-    if bytes == 0 || !bytes.is_multiple_of(BLOCK_BYTES_MIN) {
+    if !bytes.is_multiple_of(BLOCK_BYTES_MIN) {
         return Err(Failure::usage(format!(
             "{option} {bytes} is not a multiple of {BLOCK_BYTES_MIN} bytes, the smallest size of a \
              block"

@@ -275,7 +275,7 @@ fn a_file_for_results_is_opened_first() {
 }
 
 /// Loads that no target takes: the exit code, the command line, and words of the message.
-const WRONG_LOADS: [(i32, &str, &str); 16] = [
+const WRONG_LOADS: [(i32, &str, &str); 26] = [
     (2, "bench TARGET --cpus 999", "processor 999 of --cpus"),
     (2, "bench TARGET --sweep iodepth=1,2 --cpus 0,999", "processor 999 of --cpus"),
     (2, "write-verify TARGET --cpus 999 --overwrite", "processor 999 of --cpus"),
@@ -290,12 +290,22 @@ const WRONG_LOADS: [(i32, &str, &str); 16] = [
     (2, "bench TARGET --also nonsense", "nonsense"),
     (2, "write-verify TARGET --bs 700 --overwrite", "--bs 700 is not a multiple of 512"),
     (2, "write-verify TARGET --size 700 --overwrite", "--size 700 is not a multiple of 512"),
-    (2, "write-verify TARGET --size 0 --overwrite", "--size 0 is not a multiple"),
+    (2, "write-verify TARGET --size 0 --overwrite", "must be at least 1"),
     (2, "bench TARGET --ns 0", "no namespace has the id 0"),
+    (2, "bench TARGET --runtime 0", "must be more than nothing"),
+    (2, "bench TARGET --interval 0ms", "must be more than nothing"),
+    (2, "bench TARGET --until 2% --until-window 0", "must be more than nothing"),
+    (2, "bench TARGET --io-size 0", "must be at least 1"),
+    (2, "bench TARGET --size 0K", "must be at least 1"),
+    (2, "bench TARGET --capture file --capture-size 0", "must be at least 1"),
+    (2, "monitor TARGET --runtime 0", "must be more than nothing"),
+    (2, "set-feature TARGET --feature-id 11", "--value"),
+    (2, "report-bug -- nonsense", "no command of nvmf"),
+    (2, "report-bug -- nvmf nonsense --help", "no command of nvmf"),
 ];
 
 /// Files that cannot be used, as `WRONG_LOADS`.
-const WRONG_FILES: [(i32, &str, &str); 24] = [
+const WRONG_FILES: [(i32, &str, &str); 25] = [
     (2, "bench TARGET --sweep iodepth=1,2 --config missing", "missing"),
     (2, "bench TARGET --baseline folder", "folder: is a directory"),
     (2, "bench TARGET --baseline missing", "missing"),
@@ -307,8 +317,9 @@ const WRONG_FILES: [(i32, &str, &str); 24] = [
     (2, "write TARGET --file folder --overwrite", "cannot read folder: is a directory"),
     (2, "write TARGET --file missing --overwrite", "cannot read missing"),
     (2, "write TARGET --file two-bytes --overwrite", "two-bytes: 2 is not a multiple of 512"),
-    (2, "write TARGET --file empty --overwrite", "empty: 0 is not a multiple of 512"),
+    (2, "write TARGET --file empty --overwrite", "empty has no data"),
     (2, "compare TARGET --file folder", "cannot read folder: is a directory"),
+    (2, "compare TARGET --file empty", "empty has no data"),
     (2, "compare TARGET --file two-bytes", "two-bytes: 2 is not a multiple of 512"),
     (1, "read TARGET --file folder", "folder"),
     (1, "read TARGET --file missing/file", "missing/file"),

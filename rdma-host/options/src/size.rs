@@ -136,6 +136,17 @@ pub fn seconds(text: &str) -> Result<Duration, String> {
     if time > TIME_MAX { Err("use at most 1000000h".to_owned()) } else { Ok(time) }
 }
 
+/// Parses a time as [`seconds`] does that is not zero.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let time = seconds(text)?;
+    if time.is_zero() { Err("must be more than nothing".to_owned()) } else { Ok(time) }
+}
+
+/// Parses a number of bytes as [`bytes`] does that is not zero.
+pub fn positive_bytes(text: &str) -> Result<u64, String> {
+    at_least_one(bytes(text)?)
+}
+
 /// Number of bytes with a unit: exact if that unit divides it.
 pub fn format_bytes(bytes: u64) -> String {
     let units = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];

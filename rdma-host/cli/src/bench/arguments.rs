@@ -32,11 +32,11 @@ pub(crate) struct Arguments {
     bs: Option<BlockSizes>,
 
     /// Duration of the measurement.
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = size::seconds)]
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = size::duration)]
     pub(super) runtime: Duration,
 
     /// Bytes to transfer in all; ends the measurement before --runtime is over.
-    #[arg(long, value_name = "BYTES", value_parser = size::bytes)]
+    #[arg(long, value_name = "BYTES", value_parser = size::positive_bytes)]
     pub(super) io_size: Option<u64>,
 
     /// Duration of the load before the measurement.
@@ -46,10 +46,10 @@ pub(crate) struct Arguments {
     /// End in a steady state, before --runtime is over: when the IOPS of all intervals of a window
     /// are within this share of their mean, as fio's steadystate=iops:2%.
     #[arg(long, value_name = "PERCENT", value_parser = size::percent)]
-    until: Option<f64>,
+    pub(super) until: Option<f64>,
 
     /// Duration of the window of --until [default: 5 intervals].
-    #[arg(long, value_name = "TIME", value_parser = size::seconds, requires = "until")]
+    #[arg(long, value_name = "TIME", value_parser = size::duration, requires = "until")]
     until_window: Option<Duration>,
 
     /// Offsets of random commands: random (uniform), zipf:THETA or pareto:H, as in fio
@@ -58,7 +58,7 @@ pub(crate) struct Arguments {
     random_distribution: Option<RandomDistribution>,
 
     /// Bytes from the start of the namespace to use [default: all].
-    #[arg(long, value_name = "BYTES", value_parser = size::bytes)]
+    #[arg(long, value_name = "BYTES", value_parser = size::positive_bytes)]
     pub(super) size: Option<u64>,
 
     /// Open loop: commands per second for each target, each due at a set time whether or not
@@ -85,7 +85,7 @@ pub(crate) struct Arguments {
     pub(super) verify: bool,
 
     /// Duration of one interval of the series [default: 1s, or the run time if that is less].
-    #[arg(long, value_name = "TIME", value_parser = size::seconds)]
+    #[arg(long, value_name = "TIME", value_parser = size::duration)]
     interval: Option<Duration>,
 
     /// Write the latencies of each interval to an HdrHistogram log, in nanoseconds.
@@ -204,10 +204,6 @@ impl Arguments {
         let sweeps_rate = self.sweep.iter().any(|axis| axis.name() == "rate");
         let has_two_rates = self.rate.and_then(Rate::each).is_some();
         vec![
-            (
-                self.interval().is_zero() || self.runtime.is_zero(),
-                "--runtime and --interval must be more than nothing".to_owned(),
-            ),
             (self.interval() > self.runtime, "--interval is longer than --runtime".to_owned()),
             (
                 self.rwmixread.is_some() && !self.rw.is_mixed(),
@@ -256,10 +252,7 @@ impl Arguments {
                 self.interval().saturating_mul(INTERVALS_MAX) < self.runtime,
                 format!("a series has at most {INTERVALS_MAX} intervals: give a longer --interval"),
             ),
-            (
-                self.points().iter().any(is_empty) || [self.size, self.io_size].contains(&Some(0)),
-                "--bs, --size and --io-size must be at least one block".to_owned(),
-            ),
+            (self.points().iter().any(is_empty), "--bs must be at least one block".to_owned()),
             (self.points().iter().any(is_too_large), REGION_TOO_SMALL.to_owned()),
         ]
     }
@@ -313,7 +306,8 @@ impl Arguments {
         Some(SteadyStateDetector::new(limit, self.window(), self.interval()))
     }
 
-    fn window(&self) -> Duration {
+    /// Window of the steady state, as it was asked.
+    pub(super) fn window(&self) -> Duration {
         self.until_window.unwrap_or(self.interval().saturating_mul(5))
     }
 
@@ -367,9 +361,9 @@ impl AccessPattern {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
+    use clap::{CommandFactory, Parser};
 
-    use super::*;
+    use super::{super::report::Configuration, *};
 
     #[derive(Parser)]
     struct Program {
@@ -390,11 +384,92 @@ mod tests {
         }
     }
 
+    /// Options that a measurement depends on, and the key by which its result has them: settings
+    /// that differ are named by a comparison.
+    const SETTINGS: [(&str, &str); 51] = [
+        ("ack_timeout", "ack_timeout"),
+        ("also", "also"),
+        ("arrival", "arrival"),
+        ("bs", "bs"),
+        ("capture", "capture"),
+        ("capture_data", "capture"),
+        ("capture_size", "capture"),
+        ("cpus", "cpus"),
+        ("dhchap_allow_unasked", "authentication"),
+        ("dhchap_ctrl_secret", "authentication"),
+        ("dhchap_ctrl_secret_fd", "authentication"),
+        ("dhchap_ctrl_secret_file", "authentication"),
+        ("dhchap_ctrl_secret_key", "authentication"),
+        ("dhchap_min_group", "authentication"),
+        ("dhchap_min_hash", "authentication"),
+        ("dhchap_secret", "authentication"),
+        ("dhchap_secret_fd", "authentication"),
+        ("dhchap_secret_file", "authentication"),
+        ("dhchap_secret_key", "authentication"),
+        ("disable_sqflow", "disable_sqflow"),
+        ("fence", "fence"),
+        ("host_traddr", "source"),
+        ("interval", "interval_s"),
+        ("io_size", "io_size"),
+        ("iodepth", "iodepth"),
+        ("iopolicy", "iopolicy"),
+        ("keep_alive_tmo", "keep_alive_s"),
+        ("memory", "memory_mode"),
+        ("nqn", "nqn"),
+        ("nr_io_queues", "queues"),
+        ("ns", "nsid"),
+        ("path", "paths"),
+        ("queue_size", "queue_entries"),
+        ("ramp", "ramp_s"),
+        ("random_distribution", "random_distribution"),
+        ("rate", "rate"),
+        ("retry_count", "retry_count"),
+        ("runtime", "runtime_s"),
+        ("rw", "rw"),
+        ("rwmixread", "read_percent"),
+        ("seed", "seed"),
+        ("size", "region_bytes"),
+        ("target", "target"),
+        ("threads", "threads"),
+        ("tos", "tos"),
+        ("traddr", "target"),
+        ("trsvcid", "target"),
+        ("until", "until_percent"),
+        ("until_window", "until_window_s"),
+        ("verify", "verify"),
+        ("wait", "wait"),
+    ];
+    /// Options on which no figure depends: outputs, permission, comparison, the host's name, and
+    /// what happens once the connection is lost; --sweep has its settings by their own keys.
+    #[rustfmt::skip]
+    const NO_SETTINGS: [&str; 26] = [
+        "baseline", "compare", "config", "ctrl_loss_tmo", "fail_if", "fail_if_worse",
+        "fast_io_fail_tmo", "fence_cntlid", "fence_tmo", "force", "hlog", "hostid", "hostnqn",
+        "html", "job", "json", "output_format", "overwrite", "reconnect_delay",
+        "reconnect_delay_max", "reconnect_jitter", "reconnect_strict", "reconnect_time_limit",
+        "retry_first_connect", "sweep", "transport",
+    ];
+
+    #[test]
+    fn each_option_is_a_setting_of_the_result_or_none() {
+        let settings = serde_json::to_value(Configuration::default()).expect("plain data");
+        let program = Program::command();
+        for option in program.get_arguments().map(|option| option.get_id().as_str()) {
+            let key = SETTINGS.iter().find(|(known, _)| *known == option);
+            match key {
+                Some((_, key)) => assert!(settings.get(key).is_some(), "{option}: no {key}"),
+                None => assert!(
+                    NO_SETTINGS.contains(&option),
+                    "{option} is no setting of a result, nor is it said that none depends on it"
+                ),
+            }
+        }
+    }
+
     #[test]
     fn contradictions_are_refused() {
         for (line, message) in [
             ("--interval 5s --runtime 3s", "--interval is longer"),
-            ("--runtime 0", "more than nothing"),
             ("--rwmixread 30", "--rwmixread is for randrw and rw, not for --rw randread"),
             ("--rw write --verify", "reads nothing"),
             ("--rw randrw --rwmixread 0 --verify", "reads nothing"),
@@ -414,7 +489,6 @@ mod tests {
             ("--interval 0.001ms --runtime 2s", "a longer --interval"),
             ("--bs 4K:70,0:30", "at least one block"),
             ("--sweep bs=512,0", "at least one block"),
-            ("--size 0", "at least one block"),
         ] {
             let found = contradiction(line);
             assert!(found.contains(message), "{line}: {found:?}");

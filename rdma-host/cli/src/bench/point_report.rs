@@ -89,7 +89,6 @@ fn configuration<P: Provider>(
 ) -> Configuration {
     let load = &loads[0];
     let several = load.paths.as_ref();
-    let memory = load.controller.memory();
     let [at_rest, in_flight] = reachable_bytes(load, point);
     let each = point.rate.and_then(Rate::each);
     let skewed =
@@ -103,6 +102,7 @@ fn configuration<P: Provider>(
         nqn: load.options.subsystem.as_str().to_owned(),
         nsid: load.namespace.id.0,
         targets: loads.len(),
+        also: also(loads),
         paths: several.map(|_| load.addresses.clone()),
         iopolicy: several.map(|paths| paths.status().policy.to_string()),
         fence: several.map(|_| load.options.fence.mode.name().to_owned()),
@@ -118,6 +118,9 @@ fn configuration<P: Provider>(
         threads: load.threads(),
         ramp_s: arguments.ramp.as_secs_f64(),
         runtime_s: arguments.runtime.as_secs_f64(),
+        interval_s: Some(arguments.interval().as_secs_f64()),
+        until_percent: arguments.until,
+        until_window_s: arguments.until.map(|_| arguments.window().as_secs_f64()),
         region_bytes: arguments.region_bytes(load.namespace.bytes()),
         io_size: arguments.io_size,
         loop_kind: loop_kind.to_owned(),
@@ -128,14 +131,37 @@ fn configuration<P: Provider>(
         random_distribution: skewed.map(|words| words.to_string()),
         arrival: point.rate.map(|_| value_name(arguments.arrival())),
         verify: arguments.verify,
-        wait: load.options.wait.name().to_owned(),
-        memory_mode: memory.mode.name().to_owned(),
-        memory_fallback: memory.fallback,
         reachable_bytes_at_rest: Some(at_rest),
         reachable_bytes_in_flight: Some(in_flight),
         cpus: arguments.load.cpus.as_ref().map(ToString::to_string),
         seed: arguments.load.seed,
+        capture: Some(arguments.load.capture.is_on()),
         began: humantime::format_rfc3339_seconds(outcome.began).to_string(),
+        ..connection(load)
+    }
+}
+
+/// Targets after the first.
+fn also<P: Provider>(loads: &[Load<P>]) -> Option<String> {
+    let name = |load: &Load<P>| format!("{} {}", load.addresses, load.options.subsystem.as_str());
+    let others: Vec<_> = loads[1..].iter().map(name).collect();
+    (!others.is_empty()).then(|| others.join(","))
+}
+
+/// Settings of the connection, and those that are not of the load.
+fn connection<P: Provider>(load: &Load<P>) -> Configuration {
+    let (options, memory) = (&load.options, load.controller.memory());
+    Configuration {
+        source: options.source.map(|address| address.to_string()),
+        queue_entries: Some(options.queue_entries),
+        keep_alive_s: Some(options.keep_alive.as_secs_f64()),
+        tos: options.type_of_service,
+        ack_timeout: options.ack_timeout,
+        retry_count: Some(options.retry_count),
+        disable_sqflow: Some(options.disable_flow_control),
+        wait: options.wait.name().to_owned(),
+        memory_mode: memory.mode.name().to_owned(),
+        memory_fallback: memory.fallback,
         ..surroundings(load)
     }
 }

@@ -30,7 +30,7 @@ pub(crate) struct Arguments {
     output_format: Format,
 
     /// Seconds after which to disconnect [default: never].
-    #[arg(long, value_name = "SECONDS", value_parser = crate::size::seconds)]
+    #[arg(long, value_name = "SECONDS", value_parser = crate::size::duration)]
     runtime: Option<Duration>,
 
     #[command(flatten)]

@@ -212,13 +212,16 @@ fn compare<P: Provider>(
     let chunk = CHUNK_BYTES.min(namespace.transfer_bytes_max());
     let shutdown = &connected.runtime.shutdown;
     let mut data = vec![0; usize::try_from(chunk).map_err(Failure::failed)?];
-    let mut rest = bytes;
+    let (begin, mut rest) = (lba, bytes);
     while rest != Some(0) {
         let want =
             usize::try_from(rest.map_or(chunk, |rest| rest.min(chunk))).unwrap_or(data.len());
         let got = input.fill(&mut data[..want], || shutdown.get().is_some())?;
         match (got, shutdown.get()) {
             (_, Some(signal)) => return Err(Failure::interrupted(signal)),
+            (None | Some(0), None) if rest.is_none() && lba == begin => {
+                return Err(input.no_data());
+            }
             (None | Some(0), None) if rest.is_none() => break,
             (None | Some(0), None) => {
                 return Err(Failure::failed(format!("{} ended early", input.name())));

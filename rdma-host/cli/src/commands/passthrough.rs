@@ -93,8 +93,8 @@ pub(crate) struct SetFeatureArguments {
     feature_id: u8,
 
     /// Value: dword 11 of the command.
-    #[arg(long, value_name = "N", default_value = "0", value_parser = number::<u32>)]
-    value: u32,
+    #[arg(long, value_name = "N", value_parser = number::<u32>, required_unless_present = "file")]
+    value: Option<u32>,
 
     /// Dword 12 of the command.
     #[arg(long, value_name = "N", default_value = "0", value_parser = number::<u32>)]
@@ -334,7 +334,7 @@ impl ConnectingCommand for SetFeatureArguments {
         let data = self.file.as_ref().map(read_file).transpose()?.unwrap_or_default();
         let connected = self.namespace.connect_controller(provider)?;
         let namespace = NamespaceId(self.namespace.ns().unwrap_or(0));
-        let dwords = [self.value, self.cdw12, 0, 0, 0];
+        let dwords = [self.value.unwrap_or(0), self.cdw12, 0, 0, 0];
         let (feature, save) = (self.feature_id, self.save);
         let set = connected.controller.set_feature(feature, save, namespace, dwords, data);
         let result = connected.runtime.run(set)?;

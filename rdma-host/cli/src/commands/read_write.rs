@@ -282,6 +282,7 @@ impl<P: Provider> RangeTransfer<P> {
                 let ended = format!("{} ended after {written} of {bytes} bytes", input.name());
                 Err(self.describe_partial_write(Failure::failed(ended), written))
             }
+            (None, None) if written == 0 => Err(input.no_data()),
             _ => {
                 let not_flushed = |failure: Failure| {
                     failure.context(format!("{}, not flushed", self.describe("written", written)))
@@ -477,10 +478,16 @@ impl Input {
         }
     }
 
+    /// Failure of a command for which there is no data.
+    pub(super) fn no_data(&self) -> Failure {
+        Failure::usage(format!("{} has no data", self.name()))
+    }
+
     /// Refuses a range of blocks, or a file for it, that fits no namespace.
     pub(super) fn check(&self, lba: u64, blocks: Option<u64>) -> Result<(), Failure> {
         check_end(lba, blocks.unwrap_or(0))?;
         match (blocks, self.bytes) {
+            (None, Some(0)) => Err(self.no_data()),
             (None, Some(bytes)) => load::check_blocks(&format!("{}:", self.name()), bytes)
                 .map_err(|failure| failure.context("nothing was written")),
             _ => Ok(()),

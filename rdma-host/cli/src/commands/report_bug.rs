@@ -18,7 +18,7 @@ use crate::{
     configuration::Configuration,
     environment::{self, Device, Port},
     failure::Failure,
-    output,
+    nvme_cli, output,
     output_file::OutputFile,
     secret_text, size,
 };
@@ -63,7 +63,9 @@ pub(crate) struct Arguments {
     command: Vec<OsString>,
 }
 
-pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
+/// Prints the text; `program` is the command line of nvmf.
+pub(crate) fn run(arguments: &Arguments, program: &clap::Command) -> Result<(), Failure> {
+    check_command(&arguments.command, program)?;
     let capture = arguments.capture.as_deref().map(describe_capture).transpose()?;
     let file = arguments.output.as_deref().map(OutputFile::open).transpose()?;
     let mut lines = host_lines(&arguments.command);
@@ -74,6 +76,20 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let text = secret_text::without_secrets(&to_text(&lines));
     let Some(mut file) = file else { return output::print_text(&text) };
     file.write(text.into_bytes(), true)
+}
+
+/// Refuses words that name no command of nvmf, which may come after its own name. What follows them
+/// may be wrong: the report may be about that.
+fn check_command(words: &[OsString], program: &clap::Command) -> Result<(), Failure> {
+    let name = words.first().filter(|&word| word == program.get_name());
+    let words = &words[usize::from(name.is_some())..];
+    let all = [&[program.get_name().into()], words].concat();
+    let all = nvme_cli::replace_words(all, program);
+    let command = all[1..].iter().find(|word| !word.to_string_lossy().starts_with('-'));
+    if command.is_none_or(|word| program.find_subcommand(word).is_some()) {
+        return Ok(());
+    }
+    Err(Failure::usage("what follows -- is no command of nvmf; see `nvmf --help`"))
 }
 
 /// Name of a line, one of [`LINES`], and its text.

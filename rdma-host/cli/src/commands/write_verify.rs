@@ -32,12 +32,12 @@ use crate::{
 pub(crate) struct Arguments {
     /// Bytes from the first block on to write and read back, a multiple of the block size; more
     /// than the namespace has takes several passes [default: the whole namespace].
-    #[arg(long, value_name = "BYTES", value_parser = size::bytes)]
+    #[arg(long, value_name = "BYTES", value_parser = size::positive_bytes)]
     size: Option<u64>,
 
     /// Bytes of one command; single blocks are written where fewer are left [default: 64K, or what
     /// the controller takes if that is less].
-    #[arg(long, value_name = "BYTES", value_parser = size::bytes)]
+    #[arg(long, value_name = "BYTES", value_parser = size::positive_bytes)]
     bs: Option<u64>,
 
     /// Output format.
