@@ -24,6 +24,7 @@ mod settings;
 mod stages;
 mod sweep;
 mod text;
+mod unbroken;
 
 use askama::Template;
 use base64ct::{Base64, Encoding};
@@ -35,6 +36,7 @@ use self::{
     picture::Picture,
     point::PointView,
     sweep::SweepView,
+    unbroken::unbroken,
 };
 use super::{
     compare::Comparison,
