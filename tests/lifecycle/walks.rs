@@ -60,6 +60,37 @@ fn queues_beyond_the_device_are_a_usage_error_that_names_its_limit() {
 /// The target answers no Identify Namespace after the fourth; what was identified before is there.
 /// Without an end of the walk, the first of the others would fail after the admin timeout, and the
 /// next ones be asked for.
+/// A walk that identifies namespaces by other means asks for their list alone, and has the same limit.
+#[test]
+fn a_walk_identifies_namespaces_once() {
+    run(async {
+        let bed = Bed::new();
+        let asked = Arc::new(AtomicU32::new(0));
+        let seen_asked = Arc::clone(&asked);
+        bed.answer(move |seen, answer| {
+            let is_identify = seen.queue == 0 && seen.sqe[0] == 0x06;
+            if is_identify && seen.sqe[40] == 0x02 {
+                answer.data = vec![0; 4096];
+                (answer.data[0], answer.data[4]) = (1, 2);
+            } else if is_identify && seen.sqe[40] == 0x00 {
+                seen_asked.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        let (controller, namespace) = bed.connect(&options()).await;
+        let info = namespace.info();
+        drop(namespace);
+        let before = asked.load(Ordering::Relaxed);
+        let mut walk = controller.identify_namespaces(Duration::from_millis(300)).await.unwrap();
+        let known = walk.next_by(async |_| Ok(info)).await;
+        assert!(matches!(known, Some((NamespaceId(1), Ok(found))) if found == info));
+        let silent = walk.next_by(async |_| std::future::pending().await).await;
+        assert!(matches!(silent, Some((NamespaceId(2), Err(Error::Timeout { .. })))));
+        assert!(walk.next_by(async |_| Ok(info)).await.is_none());
+        assert_eq!(asked.load(Ordering::Relaxed), before);
+        controller.shutdown().await;
+    });
+}
+
 #[test]
 fn the_identification_of_namespaces_ends_in_time() {
     run(async {

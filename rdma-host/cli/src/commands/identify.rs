@@ -89,7 +89,12 @@ async fn namespaces<P: Provider>(
     let (total, count) = (walk.remaining().len(), Cell::new(0));
     let identifying = async {
         let mut all = Vec::new();
-        while let Some((id, outcome)) = walk.next().await {
+        loop {
+            let next = match &connected.paths {
+                Some(paths) => walk.next_by(async |id| Ok(paths.namespace(id).await?.info())).await,
+                None => walk.next().await,
+            };
+            let Some((id, outcome)) = next else { break };
             match outcome {
                 Err(error @ Error::Timeout { .. }) => {
                     let left = walk.remaining().len();
@@ -99,13 +104,7 @@ async fn namespaces<P: Provider>(
                     all.push(IdentifiedNamespace { id, outcome: Err(error) });
                 }
                 Err(error) if !is_of_namespace(&error) => return Err(error.into()),
-                outcome => {
-                    let outcome = match &connected.paths {
-                        Some(paths) => paths.namespace(id).await.map(|namespace| namespace.info()),
-                        None => outcome,
-                    };
-                    all.push(IdentifiedNamespace { id, outcome });
-                }
+                outcome => all.push(IdentifiedNamespace { id, outcome }),
             }
             count.set(all.len());
         }
@@ -116,7 +115,7 @@ async fn namespaces<P: Provider>(
 
 /// True for an error of one namespace: another one may be fine.
 fn is_of_namespace(error: &Error) -> bool {
-    matches!(error, Error::Malformed(_) | Error::Misuse(_) | Error::Rejected(_))
+    matches!(error, Error::Malformed(_) | Error::Misuse(_) | Error::Path(_) | Error::Rejected(_))
 }
 
 fn to_text<P: Provider>(

@@ -52,10 +52,17 @@ impl<P: Provider> NamespaceWalk<P> {
     /// others, unless it is the timeout of all: then it is the last, and
     /// [`remaining`](Self::remaining) are left.
     pub async fn next(&mut self) -> Option<(NamespaceId, Result<NamespaceInfo, Error>)> {
+        let (admin, version) = (self.admin.clone(), self.version);
+        self.next_by(async move |id| identify_namespace(&mut &admin, version, id).await).await
+    }
+
+    /// Does the same where `identify` identifies a namespace, as over several paths.
+    pub async fn next_by(
+        &mut self,
+        identify: impl AsyncFnOnce(NamespaceId) -> Result<NamespaceInfo, Error>,
+    ) -> Option<(NamespaceId, Result<NamespaceInfo, Error>)> {
         let id = *self.remaining().first().filter(|_| !self.is_over)?;
-        let mut admin = &self.admin;
-        let identify = identify_namespace(&mut admin, self.version, id);
-        let identified = runtime::timeout_at(self.deadline, identify).await;
+        let identified = runtime::timeout_at(self.deadline, identify(id)).await;
         self.is_over = identified.is_err();
         if !self.is_over {
             self.ids.next();
