@@ -172,7 +172,7 @@ fn write_verify_touches_no_block_beyond_its_size() {
         run(nvmf().args([&["write-verify", &target][..], &place].concat()), &[])
     };
     write_at_start(&data);
-    for wrong in ["1", "1000", "0"] {
+    for wrong in ["1", "1000"] {
         let output = run_with(wrong);
         let message = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{message}");

@@ -295,7 +295,9 @@ fn a_second_signal_ends_a_command_at_once() {
     set_socket_send_buffer_size(&written, 4096).expect("an option of sockets");
     let target = uri(SUBSYSTEM);
     let mut command = nvmf();
-    command.args(["bench", &target, "--ns", "1", "--runtime", "500ms", "--iodepth", "1"]);
+    command.args(["bench", &target, "--ns", "1", "--runtime", "100ms", "--ramp", "0"]);
+    // However few latencies differ, six points are larger than that.
+    command.args(["--sweep", "iodepth=1,2,3,4,5,6"]);
     command.args(["-o", "json"]).stdout(OwnedFd::from(written)).stderr(Stdio::piped());
     let mut child = command.spawn().expect("NVMF runs");
     drop(command); // and the socket with it

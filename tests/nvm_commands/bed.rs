@@ -71,6 +71,7 @@ fn commands_of_blocks_reach_a_target_that_has_them() {
     let mut data = tests::noise(24 * BLOCK, 4);
     done(target, "write --lba 0 --overwrite --force", &data);
     done(target, "compare --lba 0", &data);
+    refused(target, "compare --lba 0", &[], 2, "standard input has no data");
     done(target, "compare --lba 4 --blocks 8", &data[4 * BLOCK..12 * BLOCK]);
     data[9 * BLOCK + 100] ^= 1;
     refused(target, "compare --lba 0", &data, 5, "block 9 differs from standard input");

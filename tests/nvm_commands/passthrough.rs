@@ -230,7 +230,7 @@ fn features_are_read_and_set() {
     assert!(code == Some(0), "{message}");
     assert_eq!((output.stdout.len(), output.stdout.last()), (16, Some(&0x0c)));
     done(&target, "set-feature --feature-id 0x0b --value 0x100", &[]);
-    refused(&target, "set-feature --feature-id 0xee", &[], 1, "Set Features failed");
+    refused(&target, "set-feature --feature-id 0xee --value 0", &[], 1, "Set Features failed");
     refused(&target, "get-feature --feature-id 7 --sel saved", &[], 1, "(ONCS bit 4)");
     refused(&target, "set-feature --feature-id 11 --value 0 --save", &[], 1, "(ONCS bit 4)");
     let format = "admin-passthru --opcode 0x80 --ns 1 --overwrite";
