@@ -42,6 +42,41 @@ fn documents_name_files_and_items_that_exist() {
     assert!(found > 50, "only {found} files and items are named");
 }
 
+/// Tables of faults name tests by file and function.
+#[test]
+fn faults_name_tests_that_exist() {
+    let (sources, mut missing, mut found) = (sources(), Vec::new(), 0);
+    let text = fs::read_to_string(top().join("tests/regressions.md")).expect("the tables");
+    for (number, span) in code_spans(&text) {
+        let Some((file, function)) = span.split_once("::") else { continue };
+        found += 1;
+        let of_file = sources.iter().filter(|(path, _)| is_named(Path::new(path), file));
+        if !of_file.into_iter().any(|(_, text)| has_test(text, function)) {
+            missing.push(format!("{number}: {span}"));
+        }
+    }
+    assert!(missing.is_empty(), "{missing:#?}");
+    assert!(found > 200, "only {found} tests are named");
+}
+
+/// Tells if a file of sources, or a folder by its first file, has this name.
+fn is_named(path: &Path, name: &str) -> bool {
+    let stem = path.file_stem().expect("a file");
+    let folder = path.parent().and_then(Path::file_name);
+    stem == name
+        || ["mod", "main", "tests"].iter().any(|it| stem == *it) && folder == Some(name.as_ref())
+}
+
+/// Tells if a function is there with the attribute of a test.
+fn has_test(text: &str, function: &str) -> bool {
+    let parts = text.split(&format!("fn {function}()")).collect::<Vec<_>>();
+    let before = parts.split_last().map(|(_, before)| before).unwrap_or_default();
+    before.iter().any(|before| {
+        let attributes = before.rsplit("}\n").next().unwrap_or_default();
+        attributes.contains("#[test]") || attributes.contains("#[tokio::test")
+    })
+}
+
 fn module_documentation(text: &str) -> String {
     text.lines()
         .filter_map(|line| line.strip_prefix("//!"))
