@@ -1,15 +1,13 @@
-//! `nvmf monitor`: one line for each state change and event of a controller.
+//! `nvmf monitor`: one line for each state change and event of a controller, or of several paths.
 
 use std::{sync::Arc, time::Duration};
 
 use clap::Args;
-use rdma_host::{
-    Controller, ControllerEvent, ControllerEvents, Provider, StateChange, StateChanges,
-};
-use tokio::{runtime::Handle, sync::oneshot};
+use rdma_host::{ConnectOptions, Controller};
+use tokio::{runtime::Handle, sync::mpsc};
 
 use super::{
-    monitor_line::{change_to_json, clock, event_to_json, since_epoch, sleep},
+    monitor_line::{Line, follow_controller, print_lines},
     monitor_paths,
 };
 use crate::{
@@ -17,8 +15,7 @@ use crate::{
     capture::{CaptureArguments, ConnectingCommand, SystemProvider},
     connect,
     failure::Failure,
-    metrics::{ControllerReports, Metrics, MetricsArguments},
-    output,
+    metrics::{ControllerReports, Metrics, MetricsArguments, MetricsOutputs},
     shutdown::{self, ShutdownSignal},
     target::TargetArguments,
 };
@@ -50,59 +47,58 @@ impl ConnectingCommand for Arguments {
 
     fn run(&self, provider: &Arc<SystemProvider>) -> Result<(), Failure> {
         let options = self.target.subsystem_options()?;
-        if options.addresses().count() > 1 {
+        let has_several = options.addresses().count() > 1;
+        if has_several {
             self.metrics.check_single_path()?;
-            return monitor_paths::run(provider, &options, self.runtime, self.output_format);
         }
-        let (options, outputs) = (options.connect(), self.metrics.open()?);
+        let outputs = self.metrics.open()?;
         shutdown::runtime()?.block_on(async {
             let shutdown = ShutdownSignal::catch()?;
-            let connecting = Controller::connect_over(provider, options);
-            let (changes, events) = (connecting.changes(), connecting.events());
-            let reports = ControllerReports::of(&connecting);
-            let metrics = Metrics::new(options, None, None);
-            let _writers = outputs.start(&Handle::current(), &metrics);
-            let format = self.output_format;
-            let (sender, output_closed) = oneshot::channel();
-            let printer = tokio::spawn(async move {
-                let printed = print_all(changes, events, format).await;
-                if !matches!(printed, Ok(true)) {
-                    // The receiver is gone only when the command ends anyway.
-                    let _ = sender.send(());
-                }
-                printed.map(drop)
-            });
-            let follow = async |controller: &Controller<_>| {
-                metrics.follow(controller, reports).await;
+            let (lines, printer) = print_lines(self.output_format);
+            let stopped = stopped(self.runtime, &shutdown, lines.clone());
+            let outcome = if has_several {
+                monitor_paths::watch(provider, &options, lines, stopped).await
+            } else {
+                watch(provider, options.connect(), outputs, lines, stopped).await
             };
-            let connect = connecting.into_future();
-            let outcome = watch(connect, follow, self.runtime, &shutdown, output_closed).await;
-            // Ends once the controller is gone, with all printed.
+            // Ends once the controllers are gone, with all printed.
             let printed = printer.await.map_err(Failure::failed)?;
             outcome.and(printed)
         })
     }
 }
 
-/// Keeps the connection until the controller fails, the time is over, a signal arrives or nothing
-/// more can be printed.
-async fn watch<P: Provider>(
-    connect: impl Future<Output = Result<Controller<P>, rdma_host::Error>>,
-    follow: impl AsyncFnOnce(&Controller<P>),
-    runtime: Option<Duration>,
-    shutdown: &ShutdownSignal,
-    output_closed: oneshot::Receiver<()>,
-) -> Result<(), Failure> {
-    let stopped = async {
-        tokio::select! {
-            () = sleep(runtime) => {}
-            signal = shutdown.received() => shutdown::print_end(signal),
-            Ok(()) = output_closed => {}
+/// Ends when the time is over, a signal arrives or nothing more can be printed.
+async fn stopped(runtime: Option<Duration>, shutdown: &ShutdownSignal, lines: mpsc::Sender<Line>) {
+    let over = async {
+        match runtime {
+            Some(runtime) => tokio::time::sleep(runtime).await,
+            None => std::future::pending().await,
         }
     };
+    tokio::select! {
+        () = over => {}
+        signal = shutdown.received() => shutdown::print_end(signal),
+        () = lines.closed() => {}
+    }
+}
+
+/// Connects, and reports what changes until the controller fails or it is `stopped`.
+async fn watch(
+    provider: &Arc<SystemProvider>,
+    options: &ConnectOptions,
+    outputs: MetricsOutputs,
+    lines: mpsc::Sender<Line>,
+    stopped: impl Future<Output = ()>,
+) -> Result<(), Failure> {
+    let connecting = Controller::connect_over(provider, options);
+    tokio::spawn(follow_controller(None, connecting.changes(), connecting.events(), lines));
+    let reports = ControllerReports::of(&connecting);
+    let metrics = Metrics::new(options, None, None);
+    let _writers = outputs.start(&Handle::current(), &metrics);
     tokio::pin!(stopped);
     let controller = tokio::select! {
-        connected = connect => connected?,
+        connected = connecting.into_future() => connected?,
         () = &mut stopped => return Ok(()),
     };
     connect::print_warnings(&controller.negotiated());
@@ -110,7 +106,7 @@ async fn watch<P: Provider>(
         tokio::select! {
             error = controller.failed() => error,
             () = async {
-                follow(&controller).await;
+                metrics.follow(&controller, reports).await;
                 std::future::pending().await
             } => unreachable!("it is pending"),
         }
@@ -121,40 +117,5 @@ async fn watch<P: Provider>(
             controller.shutdown().await;
             Ok(())
         }
-    }
-}
-
-/// Prints changes and events until both streams end, with the controller; returns false if the
-/// reader has closed the pipe before.
-async fn print_all(
-    mut changes: StateChanges,
-    mut events: ControllerEvents,
-    format: Format,
-) -> Result<bool, Failure> {
-    loop {
-        let line = tokio::select! {
-            Some(change) = changes.next() => describe_change(&change, format),
-            Some(event) = events.next() => describe_event(&event, format),
-            else => return Ok(true),
-        };
-        if !output::try_print(&format!("{line}\n"))? {
-            return Ok(false);
-        }
-    }
-}
-
-fn describe_change(change: &StateChange, format: Format) -> String {
-    let since_epoch = since_epoch(change.at);
-    match format {
-        Format::Normal => format!("{} {change}", clock(since_epoch)),
-        Format::Json => change_to_json(change, since_epoch).to_string(),
-    }
-}
-
-fn describe_event(event: &ControllerEvent, format: Format) -> String {
-    let since_epoch = since_epoch(event.at);
-    match format {
-        Format::Normal => format!("{} notice: {event}", clock(since_epoch)),
-        Format::Json => event_to_json(event, since_epoch).to_string(),
     }
 }

@@ -1,90 +1,59 @@
 //! `nvmf monitor` over several paths: a line for each change of a path and of its controller.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{sync::Arc, time::SystemTime};
 
-use rdma_host::{
-    Controller, PathId, PathState, Provider, Subsystem, SubsystemOptions, SubsystemStatus,
-};
-use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use rdma_host::{PathId, PathState, Provider, Subsystem, SubsystemOptions, SubsystemStatus};
+use serde_json::json;
+use tokio::{sync::mpsc, task::JoinSet};
 
-use super::monitor_line::{change_to_json, clock, event_to_json, since_epoch, sleep};
-use crate::{
-    Format, connect,
-    failure::Failure,
-    output,
-    path_report::PathReport,
-    shutdown::{self, ShutdownSignal},
-};
+use super::monitor_line::{Line, follow_controller};
+use crate::{connect, failure::Failure, path_report::PathReport};
 
-/// Lines that wait to be printed.
-const BACKLOG: usize = 64;
-
-/// Line to print, as text and as JSON.
-type Line = (SystemTime, String, Value);
-
-/// Connects all paths, and prints what changes until all have ended, the time is over, a signal
-/// arrives or nothing more can be printed.
-pub(super) fn run<P: Provider>(
+/// Connects all paths, and reports what changes until all have ended or it is `stopped`.
+pub(super) async fn watch<P: Provider>(
     provider: &Arc<P>,
     options: &SubsystemOptions,
-    runtime: Option<Duration>,
-    format: Format,
+    lines: mpsc::Sender<Line>,
+    stopped: impl Future<Output = ()>,
 ) -> Result<(), Failure> {
-    shutdown::runtime()?.block_on(async {
-        let shutdown = ShutdownSignal::catch()?;
-        let stopped = async {
-            tokio::select! {
-                () = sleep(runtime) => {}
-                signal = shutdown.received() => shutdown::print_end(signal),
-            }
-        };
-        tokio::pin!(stopped);
-        let paths = tokio::select! {
-            connected = Subsystem::connect_over(provider, options) => connected?,
-            () = &mut stopped => return Ok(()),
-        };
-        let outcome = tokio::select! {
-            outcome = follow(&paths, format) => outcome,
-            () = stopped => Ok(()),
-        };
-        paths.shutdown().await;
-        outcome
-    })
+    tokio::pin!(stopped);
+    let paths = tokio::select! {
+        connected = Subsystem::connect_over(provider, options) => connected?,
+        () = &mut stopped => return Ok(()),
+    };
+    let outcome = tokio::select! {
+        outcome = follow(&paths, &lines) => outcome,
+        () = stopped => Ok(()),
+    };
+    paths.shutdown().await;
+    outcome
 }
 
-/// Prints changes until all paths have ended, which is a failure, or the reader has closed the
-/// pipe.
-async fn follow<P: Provider>(paths: &Subsystem<P>, format: Format) -> Result<(), Failure> {
+/// Reports changes until all paths have ended, which is a failure, or nothing more can be printed.
+async fn follow<P: Provider>(
+    paths: &Subsystem<P>,
+    lines: &mpsc::Sender<Line>,
+) -> Result<(), Failure> {
     let controller = paths.any_controller();
     for id in controller.namespaces().await? {
         paths.namespace(id).await?;
     }
     drop(controller);
-    let (sender, mut lines) = mpsc::channel(BACKLOG);
     let mut changes = paths.changes();
     let (mut shown, mut followed) = (Vec::new(), Vec::new());
-    loop {
-        let new = tokio::select! {
-            Some(status) = changes.next() => {
-                follow_controllers(paths, &mut followed, &sender);
-                if let Some(failure) = end_of(&status) {
-                    return Err(failure);
-                }
-                path_lines(&status, &mut shown)
-            }
-            Some(line) = lines.recv() => vec![line],
-            else => return Ok(()),
-        };
-        for line in &new {
-            if !output::try_print(&print(line, format))? {
+    let mut followers = JoinSet::new();
+    while let Some(status) = changes.next().await {
+        follow_controllers(paths, &mut followed, &mut followers, lines);
+        if let Some(failure) = end_of(&status) {
+            return Err(failure);
+        }
+        for line in path_lines(&status, &mut shown) {
+            if lines.send(line).await.is_err() {
                 return Ok(());
             }
         }
     }
+    Ok(())
 }
 
 /// Failure of a subsystem whose paths have all ended.
@@ -104,7 +73,7 @@ fn path_lines(status: &SubsystemStatus, shown: &mut Vec<String>) -> Vec<Line> {
         if *shown != text {
             shown.clone_from(&text);
             let json = json!({ "path": path, "iopolicy": status.policy.to_string() });
-            new.push((now, text, json));
+            new.push(Line { at: now, text, json });
         }
     }
     new
@@ -114,6 +83,7 @@ fn path_lines(status: &SubsystemStatus, shown: &mut Vec<String>) -> Vec<Line> {
 fn follow_controllers<P: Provider>(
     paths: &Subsystem<P>,
     followed: &mut Vec<PathId>,
+    followers: &mut JoinSet<()>,
     lines: &mpsc::Sender<Line>,
 ) {
     for path in paths.status().paths {
@@ -121,48 +91,10 @@ fn follow_controllers<P: Provider>(
         {
             followed.push(path.id);
             connect::print_warnings(&controller.negotiated());
-            let (address, lines) = (path.address.to_string(), lines.clone());
-            tokio::spawn(follow_controller(address, controller, lines));
-        }
-    }
-}
-
-/// Reports changes and events of a path's controller, until it or the receiver is gone.
-async fn follow_controller<P: Provider>(
-    address: String,
-    controller: Arc<Controller<P>>,
-    lines: mpsc::Sender<Line>,
-) {
-    let (mut changes, mut events) = (controller.changes(), controller.events());
-    // The handle would keep it from ending.
-    drop(controller);
-    loop {
-        let (at, text, mut json) = tokio::select! {
-            Some(change) = changes.next() => {
-                let json = change_to_json(&change, since_epoch(change.at));
-                (change.at, format!("path {address}: {change}"), json)
-            }
-            Some(event) = events.next() => {
-                let json = event_to_json(&event, since_epoch(event.at));
-                (event.at, format!("path {address}: notice: {event}"), json)
-            }
-            else => return,
-        };
-        json["address"] = address.clone().into();
-        if lines.send((at, text, json)).await.is_err() {
-            return;
-        }
-    }
-}
-
-fn print((at, text, json): &Line, format: Format) -> String {
-    let since_epoch = since_epoch(*at);
-    match format {
-        Format::Normal => format!("{} {text}\n", clock(since_epoch)),
-        Format::Json => {
-            let mut json = json.clone();
-            json["time"] = since_epoch.as_secs_f64().into();
-            format!("{json}\n")
+            // The handle would keep the controller from ending.
+            let (changes, events) = (controller.changes(), controller.events());
+            let address = Some(path.address.to_string());
+            followers.spawn(follow_controller(address, changes, events, lines.clone()));
         }
     }
 }
