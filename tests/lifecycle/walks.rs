@@ -60,7 +60,8 @@ fn queues_beyond_the_device_are_a_usage_error_that_names_its_limit() {
 /// The target answers no Identify Namespace after the fourth; what was identified before is there.
 /// Without an end of the walk, the first of the others would fail after the admin timeout, and the
 /// next ones be asked for.
-/// A walk that identifies namespaces by other means asks for their list alone, and has the same limit.
+/// A walk that identifies namespaces by other means asks for their list alone, and has the same
+/// limit.
 #[test]
 fn a_walk_identifies_namespaces_once() {
     run(async {

@@ -76,7 +76,8 @@ pub trait Provider: Sized + Send + Sync + 'static {
         endpoint: &mut Self::Endpoint,
     ) -> Result<Option<CmEvent<Self::Endpoint>>, Error>;
 
-    /// Limits of the device that the endpoint resolved to; once connected, with the MTU of the path.
+    /// Limits of the device that the endpoint resolved to; once it is connected, with the MTU of
+    /// the path.
     ///
     /// # Errors
     ///

@@ -3,7 +3,7 @@
 
 #![cfg(target_pointer_width = "64")]
 
-use crate::{ibverbs::*, rdmacm::*};
+use crate::{ibverbs::*, query_qp::*, rdmacm::*};
 
 macro_rules! sizes {
     ($($name:ident = $size:expr,)*) => {

@@ -40,6 +40,7 @@ mod dispatch;
 mod extended;
 mod ibverbs;
 mod layout;
+mod query_qp;
 mod rdmacm;
 
 pub use dispatch::{
@@ -48,4 +49,5 @@ pub use dispatch::{
 };
 pub use extended::*;
 pub use ibverbs::*;
+pub use query_qp::*;
 pub use rdmacm::*;

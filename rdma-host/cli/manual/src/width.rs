@@ -12,8 +12,8 @@ pub const WIDTH_MIN: u16 = 40;
 /// Width of help on a wider terminal, or on none.
 const HELP_WIDTH: u16 = 100;
 
-/// Width of help in columns, for [`clap::Command::term_width`]: that of the terminal, or of `COLUMNS`
-/// if there is none; 40 to 100.
+/// Width of help in columns, for [`clap::Command::term_width`]: that of the terminal, or of
+/// `COLUMNS` if there is none; 40 to 100.
 #[must_use]
 pub fn help_width() -> usize {
     let of = |stream: BorrowedFd<'_>| termios::tcgetwinsize(stream).ok().map(|size| size.ws_col);

@@ -281,8 +281,8 @@ impl MeasureComparison {
         matches!(self.verdict, Verdict::Worse | Verdict::TooFewSamples) && exceeds
     }
 
-    /// Differences, in percent, between which such a pair of runs shows none in one of five cases or
-    /// more: as a ratio, the fall is as large as the rise.
+    /// Differences, in percent, between which such a pair of runs shows none in one of five cases
+    /// or more: as a ratio, the fall is as large as the rise.
     pub(super) fn invisible_percent(&self) -> Option<[f64; 2]> {
         let rise = self.smallest_visible_percent?;
         Some([-rise / (1.0 + rise / 100.0), rise])

@@ -1,9 +1,10 @@
 //! Difference of the means of two groups of samples of a quantity that is never negative.
 //!
-//! The interval is that of the logarithm of the ratio of the means, whose standard error follows from
-//! those of both means relative to them, with the degrees of freedom of Welch's method: variances and
-//! numbers of samples may differ. So no bound is a fall by more than 100 %, and swapping the groups
-//! inverts the ratio and its bounds. Where a mean is 0 it is Welch's interval of the difference.
+//! The interval is that of the logarithm of the ratio of the means, whose standard error follows
+//! from those of both means relative to them, with the degrees of freedom of Welch's method:
+//! variances and numbers of samples may differ. So no bound is a fall by more than 100 %, and
+//! swapping the groups inverts the ratio and its bounds. Where a mean is 0 it is Welch's interval
+//! of the difference.
 //!
 //! The interval holds the true difference with 95 % confidence, if the samples were independent.
 //! Samples that follow each other are alike, so they are only roughly independent: an interval that
@@ -73,8 +74,9 @@ impl MeanDifference {
     }
 }
 
-/// Half of the width of an interval, and the least difference that is seen in 80 % of all cases, from
-/// the squares of the standard errors of both means and the numbers of samples, each at least 2.
+/// Half of the width of an interval, and the least difference that is seen in 80 % of all cases,
+/// from the squares of the standard errors of both means and the numbers of samples, each at least
+/// 2.
 fn half_and_visible(squares: [f64; 2], counts: [usize; 2]) -> (f64, f64) {
     let square: f64 = squares.iter().sum();
     let parts = squares.iter().zip(counts).map(|(part, count)| part * part / (count as f64 - 1.0));
@@ -189,7 +191,7 @@ mod tests {
         (0..10).map(|_| mean * (1.0 + sample() / 5.0)).collect()
     }
 
-    /// What is said of a true difference is so in 95 % of all pairs of runs.
+    /// Intervals of 95 % of all pairs of runs have the true difference.
     #[test]
     fn an_interval_holds_the_true_difference_in_95_percent() {
         let mut uniform = uniform_values();

@@ -7,7 +7,7 @@ use auth::{
     message::{Explanation, MessageId},
 };
 use tokio::sync::mpsc;
-use verbs::{Limits, ProtectionDomain, Provider};
+use verbs::{Endpoint, Limits, ProtectionDomain, Provider};
 
 use crate::{
     config::{ADMIN_QUEUE_ENTRIES, ADMIN_TIMEOUT, ConnectOptions},
@@ -120,11 +120,7 @@ async fn bring_up<P: Provider>(
     let resolved = Resolved::new(context.provider, options).await?;
     let endpoint = resolved.endpoint();
     let mut device = endpoint.limits().map_err(verbs_error)?;
-    let domain = match (&context.domain, context.group) {
-        (Some(domain), _) => domain.clone(),
-        (None, Some(group)) => group.domain(|| endpoint.domain()).map_err(verbs_error)?,
-        (None, None) => endpoint.domain().map_err(verbs_error)?,
-    };
+    let domain = domain(context, endpoint)?;
     let memory = MemoryReport::choose(options.memory, &domain);
     let mut admin = admin_queue(context, &resolved, &domain, &memory)?;
     let mut bring_up = purpose.bring_up(options, context.queue_id_seed);
@@ -172,6 +168,18 @@ async fn bring_up<P: Provider>(
                 });
             }
         }
+    }
+}
+
+/// Protection domain of the connection before, or of the group, or a new one.
+fn domain<P: Provider>(
+    context: &ConnectContext<'_, P>,
+    endpoint: &Endpoint<P>,
+) -> Result<ProtectionDomain<P>, Error> {
+    match (&context.domain, context.group) {
+        (Some(domain), _) => Ok(domain.clone()),
+        (None, Some(group)) => group.domain(|| endpoint.domain()).map_err(verbs_error),
+        (None, None) => endpoint.domain().map_err(verbs_error),
     }
 }
 
