@@ -27,15 +27,22 @@ pub(crate) fn failure(error: &clap::Error, arguments: &[OsString]) -> Failure {
     {
         return Failure::usage(format!("there is no option {option}: {way}"));
     }
-    let text = one_line(&error.render().to_string());
-    Failure::usage(format!("{text}; see {}", help_command(arguments)))
+    use ErrorKind::{DisplayHelpOnMissingArgumentOrSubcommand, MissingSubcommand};
+    let text = match error.kind() {
+        MissingSubcommand | DisplayHelpOnMissingArgumentOrSubcommand => {
+            "no command is given".into()
+        }
+        _ => one_line(&error.render().to_string()),
+    };
+    Failure::usage(format!("{text}; see {}", help_command(arguments, command)))
 }
 
-/// Command that shows the help on the command of this command line.
-fn help_command(arguments: &[OsString]) -> String {
+/// Command that shows the help on the command of this command line, which is not the `unknown` one.
+fn help_command(arguments: &[OsString], unknown: Option<&str>) -> String {
     let words = arguments.iter().skip(1).filter_map(|word| word.to_str());
     let known = |word: &&str| word.chars().all(|c| c.is_ascii_lowercase() || c == '-');
-    match words.filter(|word| !word.starts_with('-')).find(known) {
+    let mut words = words.filter(|&word| !word.starts_with('-') && Some(word) != unknown);
+    match words.find(known) {
         Some(command) => format!("`nvmf {command} --help`"),
         None => "`nvmf --help`".to_owned(),
     }

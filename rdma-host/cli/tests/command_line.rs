@@ -88,6 +88,20 @@ fn commands_of_nvme_cli_are_answered() {
 }
 
 #[test]
+fn help_is_named_of_a_command_that_there_is() {
+    for (words, message) in [
+        (&[][..], "no command is given; see `nvmf --help`"),
+        (&["-v"], "no command is given; see `nvmf --help`"),
+        (&["config"], "no command is given; see `nvmf config --help`"),
+        (&["nonsense"], "'nonsense'; see `nvmf --help`"),
+        (&["key", "nonsense"], "'nonsense'; see `nvmf key --help`"),
+        (&["list", "extra"], "'extra' found; see `nvmf list --help`"),
+    ] {
+        assert!(refused(words).trim_end().ends_with(message), "{words:?}: {}", refused(words));
+    }
+}
+
+#[test]
 fn options_of_fio_are_answered() {
     for (option, word) in [
         ("--numjobs=4", "--threads"),
