@@ -33,7 +33,9 @@ pub use fence::{
 pub use identify_namespace::{IdentifyNamespace, IdentifyNamespaceAction};
 pub use keep_alive::{KeepAlive, KeepAliveAction};
 pub use lifecycle::{Lifecycle, LifecycleEvent, LifecycleState, LifecycleTask};
-pub use paths::{PathChoice, PathDecision, PathFailure, PathId, PathPolicy, PathState, Paths};
+pub use paths::{
+    PathChoice, PathDecision, PathFailure, PathId, PathPolicy, PathSelector, PathState, Paths,
+};
 pub use reconnect::{ConnectionFailure, Verdict};
 pub use referrals::{DiscoveryTarget, ReferralWalk, SkipReason, SkippedReferral};
 pub use shutdown::{Shutdown, ShutdownAction};

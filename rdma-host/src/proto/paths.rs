@@ -5,14 +5,17 @@
 //! known per group of namespaces, as the controller reports it. The rules are Linux's where it has
 //! them: optimized paths before non-optimized ones, and a choice among equals by policy.
 
+mod selector;
+
 use std::{
     collections::HashMap,
     fmt,
     time::{Duration, Instant},
 };
 
+pub use self::selector::PathSelector;
 use crate::{
-    config::{PATH_MEASURE_INTERVAL, RESENDS_MAX},
+    config::RESENDS_MAX,
     proto::CommandClass,
     wire::{AnaLog, AnaState, Status},
 };
@@ -157,11 +160,6 @@ struct Path {
     groups: Option<HashMap<u32, GroupAccess>>,
     /// Maximum time of a change of the access (ANATT); zero if not reported.
     transition_time: Duration,
-    in_flight: u32,
-    /// Mean latency; `None` before the first completion on this connection.
-    latency: Option<Duration>,
-    /// Time of the last choice of this path.
-    chosen_at: Option<Instant>,
 }
 
 /// Access of a group at a controller.
@@ -203,9 +201,7 @@ impl Path {
 #[derive(Clone, Debug)]
 pub struct Paths {
     paths: Vec<Path>,
-    policy: PathPolicy,
-    /// Path of the last choice, after which the next in turn is looked for.
-    last: usize,
+    selector: PathSelector,
 }
 
 impl Paths {
@@ -216,16 +212,8 @@ impl Paths {
             state: PathState::Reconnecting,
             groups: Some(HashMap::new()),
             transition_time: Duration::ZERO,
-            in_flight: 0,
-            latency: None,
-            chosen_at: None,
         };
-        Self { paths: vec![path; count], policy, last: count.saturating_sub(1) }
-    }
-
-    /// Sets the policy.
-    pub fn set_policy(&mut self, policy: PathPolicy) {
-        self.policy = policy;
+        Self { paths: vec![path; count], selector: PathSelector::new(count, policy) }
     }
 
     /// Reports the state of a path's connection. What is known of the access is that of the last
@@ -234,7 +222,7 @@ impl Paths {
         let path = &mut self.paths[id.0];
         if path.state != state {
             path.state = state;
-            path.latency = None;
+            self.selector.forget_latency(id);
             if let Some(groups) = &mut path.groups {
                 groups.clear();
             }
@@ -307,13 +295,13 @@ impl Paths {
     /// Number of commands in flight on a path.
     #[must_use]
     pub fn in_flight(&self, id: PathId) -> u32 {
-        self.paths[id.0].in_flight
+        self.selector.in_flight(id)
     }
 
     /// Mean latency on a path; `None` before the first completion on a connection.
     #[must_use]
     pub fn latency(&self, id: PathId) -> Option<Duration> {
-        self.paths[id.0].latency
+        self.selector.latency(id)
     }
 
     /// Paths among which [`choose`](Self::choose) chooses; none if it holds commands or fails them.
@@ -326,7 +314,7 @@ impl Paths {
 
     /// Reports a command that is sent.
     pub fn begin(&mut self, id: PathId) {
-        self.paths[id.0].in_flight += 1;
+        self.selector.begin(id);
     }
 
     /// Reports the end of a command, and its latency if it was executed.
@@ -335,58 +323,42 @@ impl Paths {
     ///
     /// If none was in flight.
     pub fn end(&mut self, id: PathId, latency: Option<Duration>) {
-        /// Weight of a latency in the mean of the last ones.
-        const WEIGHT: u32 = 8;
-        let path = &mut self.paths[id.0];
-        path.in_flight = path.in_flight.checked_sub(1).expect("a command was in flight");
-        if let Some(latency) = latency {
-            path.latency = Some(match path.latency {
-                Some(mean) => mean - mean / WEIGHT + latency / WEIGHT,
-                None => latency,
-            });
-        }
+        self.selector.end(id, latency);
     }
 
     /// Chooses a path for a command to a namespace of this group, which is on the paths for which
     /// `has` is true.
     pub fn choose(&mut self, group: u32, has: impl Fn(PathId) -> bool, now: Instant) -> PathChoice {
-        let count = self.paths.len();
-        let use_of = |index: usize| has(PathId(index)).then(|| self.paths[index].use_for(group));
-        let best = match (0..count).filter_map(use_of).min() {
-            None | Some(PathUse::Never) => return PathChoice::Fail,
-            Some(PathUse::Later) => return PathChoice::Hold,
-            best => best,
-        };
-        // In turn, from the one after the last choice on.
-        let order = (1..=count).map(|step| (self.last + step) % count);
-        let chosen = self.choose_among(order.filter(|&index| use_of(index) == best), now);
-        self.last = chosen;
-        self.paths[chosen].chosen_at = Some(now);
-        PathChoice::Send(PathId(chosen))
+        let Self { paths, selector } = self;
+        choose(paths, selector, (group, has), now)
     }
 
-    /// Chooses among paths in turn, of which there is at least one.
-    fn choose_among(&self, equal: impl Iterator<Item = usize> + Clone, now: Instant) -> usize {
-        let in_flight = |&index: &usize| self.paths[index].in_flight;
-        let chosen = match self.policy {
-            PathPolicy::RoundRobin => None,
-            PathPolicy::QueueDepth => equal.clone().min_by_key(in_flight),
-            PathPolicy::Latency => {
-                let is_due = |&index: &usize| {
-                    let since = self.paths[index].chosen_at;
-                    let since = since.map(|at| now.saturating_duration_since(at));
-                    since.is_none_or(|since| since >= PATH_MEASURE_INTERVAL)
-                };
-                let latency = |index: usize| self.paths[index].latency;
-                let limit = equal.clone().filter_map(latency).min().map(|least| 2 * least);
-                let fast = equal.clone().filter(|&index| latency(index) <= limit);
-                equal.clone().find(is_due).or_else(|| fast.min_by_key(in_flight))
-            }
-            PathPolicy::Preferred(PathId(id)) => equal.clone().find(|&index| index == id),
-        };
-        let mut equal = equal;
-        chosen.or_else(|| equal.next()).expect("there is one")
+    /// Chooses as [`choose`](Self::choose), by another selector than that of all commands.
+    pub fn choose_by(
+        &self,
+        selector: &mut PathSelector,
+        group: u32,
+        has: impl Fn(PathId) -> bool,
+        now: Instant,
+    ) -> PathChoice {
+        choose(&self.paths, selector, (group, has), now)
     }
+}
+
+fn choose(
+    paths: &[Path],
+    selector: &mut PathSelector,
+    (group, has): (u32, impl Fn(PathId) -> bool),
+    now: Instant,
+) -> PathChoice {
+    let use_of = |index: usize| has(PathId(index)).then(|| paths[index].use_for(group));
+    let best = match (0..paths.len()).filter_map(use_of).min() {
+        None | Some(PathUse::Never) => return PathChoice::Fail,
+        Some(PathUse::Later) => return PathChoice::Hold,
+        best => best,
+    };
+    let chosen = selector.choose(|index| use_of(index) == best, || now);
+    PathChoice::Send(chosen.expect("there is the best one"))
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::*;
-use crate::wire::AnaGroup;
+use crate::{config::PATH_MEASURE_INTERVAL, wire::AnaGroup};
 
 const LEGEND: &str = "\
 Paths of a subsystem. A test compares this with the code; UPDATE_MATRIX=1 cargo test -p nvme-rdma
@@ -218,7 +218,7 @@ fn the_mean_latency_follows_the_last_commands() {
         paths.begin(A);
         paths.end(A, Some(latency));
     }
-    let mean = paths.paths[0].latency.unwrap();
+    let mean = paths.latency(A).unwrap();
     assert!(mean < Duration::from_millis(1), "{mean:?}");
 }
 
