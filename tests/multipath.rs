@@ -9,6 +9,8 @@ mod bed;
 mod commands;
 #[path = "multipath/nvmf.rs"]
 mod nvmf;
+#[path = "multipath/poller.rs"]
+mod poller;
 #[path = "multipath/scripted_port.rs"]
 mod scripted_port;
 

@@ -206,13 +206,13 @@ pub use config::{
     ReconnectOptions, WaitMode,
 };
 pub use driver::{
-    Command, CommandCompletion, Connecting, Controller, ControllerEvent, ControllerEvents, Data,
-    DeviceCounters, Discovered, Discovery, DiscoveryController, DiscoveryEvent, DiscoveryWatch,
-    EventDetail, ExecutionStatus, FenceChange, FenceChangeKind, FenceChanges, MemoryReport,
-    Namespace, NamespaceChange, NamespacePath, NamespaceWalk, OperationStatistics, PathStatus,
-    Poller, RangeCommands, StateChange, StateChanges, Statistics, SubmitError, Subscription,
-    Subsystem, SubsystemChanges, SubsystemNamespace, SubsystemOptions, SubsystemQueue,
-    SubsystemStatus, TransferError, VectoredTransferError, Waiter, WindowCounters,
+    Command, CommandCompletion, Connecting, ConnectingSubsystem, Controller, ControllerEvent,
+    ControllerEvents, Data, DeviceCounters, Discovered, Discovery, DiscoveryController,
+    DiscoveryEvent, DiscoveryWatch, EventDetail, ExecutionStatus, FenceChange, FenceChangeKind,
+    FenceChanges, MemoryReport, Namespace, NamespaceChange, NamespacePath, NamespaceWalk,
+    OperationStatistics, PathStatus, Poller, RangeCommands, StateChange, StateChanges, Statistics,
+    SubmitError, Subscription, Subsystem, SubsystemChanges, SubsystemNamespace, SubsystemOptions,
+    SubsystemPoller, SubsystemStatus, TransferError, VectoredTransferError, Waiter, WindowCounters,
 };
 pub use error::{Error, ErrorClass};
 pub use proto::{

@@ -1,9 +1,9 @@
-//! Commands of one thread to one target: a poller of a controller, or a queue over several paths.
+//! Commands of one thread to one target: a poller of a controller, or of several paths.
 
 use std::time::Duration;
 
 use rdma_host::{
-    Command, CommandCompletion, Error, Poller, Provider, Statistics, SubmitError, SubsystemQueue,
+    Command, CommandCompletion, Error, Poller, Provider, Statistics, SubmitError, SubsystemPoller,
 };
 
 /// Commands of one thread. A load is compiled for each kind: what a poller does for a command is
@@ -69,10 +69,9 @@ impl<P: Provider> CommandQueue for Poller<P> {
     }
 }
 
-impl CommandQueue for SubsystemQueue {
+impl<P: Provider> CommandQueue for SubsystemPoller<P> {
     fn submit(&mut self, command: Command) -> Result<(), SubmitError> {
-        self.submit(command);
-        Ok(())
+        self.submit(command)
     }
 
     fn ring_doorbells(&mut self) -> Result<(), Error> {

@@ -118,8 +118,12 @@ impl<P: Provider> ConnectedController<P> {
             print_warnings(&controller.negotiated());
             return Ok(Self { runtime, controller, paths: None, subsystem });
         }
-        let connecting = connect_subsystem(provider, options);
-        let paths = runtime.run(with_progress(describe, connecting))?;
+        let connecting = Subsystem::connect_over(provider, options);
+        let paths = runtime.run(with_progress(describe, async {
+            let paths = connecting.await?;
+            print_fence_changes(&paths);
+            Ok::<_, Error>(paths)
+        }))?;
         Ok(Self { runtime, controller: paths.any_controller(), paths: Some(paths), subsystem })
     }
 
@@ -147,21 +151,16 @@ impl<P: Provider> ConnectedController<P> {
     }
 }
 
-/// Connects several paths, with a message for each change of the fence for writes: what waits for
-/// what, and for how long at most.
-pub(crate) async fn connect_subsystem<P: Provider>(
-    provider: &Arc<P>,
-    options: &SubsystemOptions,
-) -> Result<Subsystem<P>, Error> {
-    let paths = Subsystem::connect_over(provider, options).await?;
-    controllers(&paths).for_each(|controller| print_warnings(&controller.negotiated()));
+/// Prints what the controllers of several paths warn of, and a message for each change of the fence
+/// for writes: what waits for what, and for how long at most.
+pub(crate) fn print_fence_changes<P: Provider>(paths: &Subsystem<P>) {
+    controllers(paths).for_each(|controller| print_warnings(&controller.negotiated()));
     let mut changes = paths.fence_changes();
     tokio::spawn(async move {
         while let Some(change) = changes.next().await {
             output::print_message(format_args!("nvmf: fence: {change}"));
         }
     });
-    Ok(paths)
 }
 
 /// Shuts down a controller, or all of a subsystem that it is of.

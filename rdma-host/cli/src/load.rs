@@ -14,7 +14,7 @@ use clap::Args;
 use quanta::Instant;
 use rdma_host::{
     Buffer, Command, CommandCompletion, ConnectOptions, Controller, Poller, Provider, Subsystem,
-    SubsystemOptions, SubsystemQueue, WaitMode, Waiter, wire::NamespaceInfo,
+    SubsystemOptions, SubsystemPoller, WaitMode, Waiter, wire::NamespaceInfo,
 };
 use tokio::runtime::Handle;
 
@@ -74,14 +74,14 @@ pub(crate) struct Load<P: Provider> {
 /// Commands of one thread.
 pub(crate) enum LoadQueue<P: Provider> {
     Controller(Box<Poller<P>>),
-    Subsystem(Box<SubsystemQueue>),
+    Subsystem(Box<SubsystemPoller<P>>),
 }
 
 /// Controller or paths that a load sends its commands to.
 struct Connected<P: Provider> {
     controller: Arc<Controller<P>>,
     paths: Option<Subsystem<P>>,
-    pollers: Vec<Poller<P>>,
+    queues: Vec<LoadQueue<P>>,
 }
 
 /// Options of all commands that make load.
@@ -186,12 +186,12 @@ impl<P: Provider> Load<P> {
         arguments.check(all.connect())?;
         let threads = arguments.thread_count(all.connect().io_queues)?;
         arguments.set_queue_entries(all.connect_mut())?;
-        let Connected { controller, paths, pollers } =
+        let Connected { controller, paths, queues } =
             runtime.run(Connected::connect(provider, &all, threads))?;
         let namespace = runtime.run(async {
             let id = connect::namespace_id(&controller, arguments.ns).await?;
             Ok::<_, Failure>(match &paths {
-                Some(paths) => paths.namespace(id).await?.info(),
+                Some(paths) => paths.identify_namespace(id).await?,
                 None => controller.identify_namespace(id).await?,
             })
         })?;
@@ -203,7 +203,7 @@ impl<P: Provider> Load<P> {
         let block_bytes = block_bytes.unwrap_or_else(|| {
             block_bytes_default(namespace.block_size.into(), negotiated.transfer_bytes_max)
         });
-        let mut load = Self {
+        let load = Self {
             namespace,
             block_bytes: usize::try_from(block_bytes).map_err(Failure::usage)?,
             depth: arguments.depth(negotiated.queue_entries - 1)?,
@@ -214,34 +214,11 @@ impl<P: Provider> Load<P> {
             addresses: connect::addresses(&all),
             shutdown: runtime.shutdown.clone(),
             runtime: runtime.runtime.handle().clone(),
-            queues: Vec::new(),
+            queues,
             disconnects: Disconnects::watch(&runtime.runtime, changes),
         };
         load.check(block_bytes)?;
-        load.queues = match &load.paths {
-            Some(paths) => {
-                let create = load.create_queues(paths, threads);
-                runtime.run(create)?
-            }
-            None => pollers.into_iter().map(Box::new).map(LoadQueue::Controller).collect(),
-        };
         Ok(load)
-    }
-
-    /// Creates a queue for each thread, with the depth of its share of the queues of a path.
-    async fn create_queues(
-        &self,
-        paths: &Subsystem<P>,
-        threads: usize,
-    ) -> Result<Vec<LoadQueue<P>>, Failure> {
-        let threads = threads.min(self.queues());
-        let mut queues = Vec::new();
-        for index in 0..threads {
-            let depth = share(self.queues(), threads, index) * self.depth;
-            let queue = paths.queue(self.namespace.id, depth).await?;
-            queues.push(LoadQueue::Subsystem(Box::new(queue)));
-        }
-        Ok(queues)
     }
 
     /// Checks that commands of `bytes` bytes fit the namespace and the controller.
@@ -270,9 +247,10 @@ impl<P: Provider> Load<P> {
 
     /// Number of queues of each thread; of several paths, those of one of them.
     pub(crate) fn queues_of_threads(&self) -> impl Iterator<Item = usize> + '_ {
-        self.queues.iter().map(|queue| match queue {
+        let (queues, threads) = (self.queues(), self.threads());
+        self.queues.iter().enumerate().map(move |(index, queue)| match queue {
             LoadQueue::Controller(poller) => poller.queue_count(),
-            LoadQueue::Subsystem(queue) => queue.depth() / self.depth,
+            LoadQueue::Subsystem(_) => share(queues, threads, index),
         })
     }
 
@@ -280,11 +258,6 @@ impl<P: Provider> Load<P> {
     pub(crate) fn path_reports(&self) -> Vec<PathReport> {
         let now = self.paths.as_ref().map(Subsystem::status);
         now.map(|now| PathReport::all(&now)).unwrap_or_default()
-    }
-
-    /// Way in which threads wait. Those with several paths do not drive the devices: they sleep.
-    pub(crate) fn wait(&self) -> WaitMode {
-        if self.paths.is_some() { WaitMode::Event } else { self.options.wait }
     }
 
     /// Disconnects since the load was connected.
@@ -311,7 +284,7 @@ impl<P: Provider> Load<P> {
             let buffers = self.controller.allocate_many(count, self.block_bytes)?;
             workers.push((workload(index), buffers));
         }
-        let (wait, cpus) = (self.wait(), self.cpus.as_ref());
+        let (wait, cpus) = (self.options.wait, self.cpus.as_ref());
         let machine_is_busy = machine_is_busy();
         let stop = &StopCondition { shutdown: &self.shutdown, failed: AtomicBool::new(false) };
         let workloads = thread::scope(|scope| {
@@ -377,11 +350,14 @@ impl<P: Provider> Connected<P> {
             let connecting = Controller::connect_over(provider, options.connect());
             let (controller, pollers) = connecting.polled(threads).await?;
             connect::print_warnings(&controller.negotiated());
-            return Ok(Self { controller: Arc::new(controller), paths: None, pollers });
+            let queues = pollers.into_iter().map(Box::new).map(LoadQueue::Controller).collect();
+            return Ok(Self { controller: Arc::new(controller), paths: None, queues });
         }
-        let paths = connect::connect_subsystem(provider, options).await?;
-        let controller = paths.any_controller();
-        Ok(Self { controller, paths: Some(paths), pollers: Vec::new() })
+        let connecting = Subsystem::connect_over(provider, options);
+        let (paths, pollers) = connecting.polled(threads).await?;
+        connect::print_fence_changes(&paths);
+        let queues = pollers.into_iter().map(Box::new).map(LoadQueue::Subsystem).collect();
+        Ok(Self { controller: paths.any_controller(), paths: Some(paths), queues })
     }
 }
 

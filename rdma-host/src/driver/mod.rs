@@ -74,8 +74,8 @@ pub use api::{
     namespace_walk::NamespaceWalk,
     ranges::RangeCommands,
     subsystem::{
-        NamespacePath, PathStatus, Subsystem, SubsystemChanges, SubsystemNamespace,
-        SubsystemOptions, SubsystemQueue, SubsystemStatus,
+        ConnectingSubsystem, NamespacePath, PathStatus, Subsystem, SubsystemChanges,
+        SubsystemNamespace, SubsystemOptions, SubsystemPoller, SubsystemStatus,
     },
     vectored::VectoredTransferError,
 };

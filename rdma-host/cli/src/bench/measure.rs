@@ -49,7 +49,7 @@ pub(super) fn measure<P: Provider>(
         let mut threads = Vec::new();
         let cpus = arguments.load.cpus.as_ref();
         for (target, (load, buffers)) in loads.iter_mut().zip(buffers).enumerate() {
-            let (options, wait) = (generator_options(load, arguments, point), load.wait());
+            let (options, wait) = (generator_options(load, arguments, point), load.options.wait);
             let count = load.threads();
             for (index, (queue, buffers)) in
                 load.thread_queues().iter_mut().zip(buffers).enumerate()

@@ -403,6 +403,12 @@ impl<P: Provider> Controller<P> {
         if self.io.is_empty() {
             return Err(Misuse::PolledController.into());
         }
+        self.namespace_of_path(id).await
+    }
+
+    /// Identifies a namespace on a path of a subsystem; without queues for I/O if these are polled
+    /// by the caller.
+    pub(super) async fn namespace_of_path(&self, id: NamespaceId) -> Result<Namespace, Error> {
         let info = self.identify_namespace(id).await?;
         let ControllerShared { connection, registry, .. } = &*self.shared;
         Ok(Namespace::new(info, self.io.clone(), connection.summary(), registry))

@@ -111,6 +111,11 @@ impl Statistics {
         self.read.add(&other.read);
         self.write.add(&other.write);
         self.other.add(&other.other);
+        self.add_work(other);
+    }
+
+    /// Adds what another poller did for its commands, without these.
+    pub(crate) fn add_work(&mut self, other: &Self) {
         self.windows.add(other.windows);
         self.device.doorbells += other.device.doorbells;
         self.device.completions += other.device.completions;

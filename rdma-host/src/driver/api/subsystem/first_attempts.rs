@@ -17,9 +17,12 @@ use crate::{
 /// Outcome of an attempt.
 pub(super) type Outcome<P> = Result<Controller<P>, Error>;
 
+/// Attempt that may be running.
+pub(super) type ConnectAttempt<P> = Pin<Box<dyn Future<Output = Outcome<P>> + Send>>;
+
 /// First attempt of one path.
 pub(super) enum FirstAttempt<P: Provider> {
-    Running(Pin<Box<dyn Future<Output = Outcome<P>> + Send>>),
+    Running(ConnectAttempt<P>),
     Ended(Outcome<P>),
 }
 

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   SubsystemNamespace   a command: chooses a path, sends, repeats elsewhere, holds
+//!   SubsystemPoller      the same, for a thread that polls the queues of the paths itself
 //!        |
 //!   PathTable            state and access of each path, counters; proto::Paths decides
 //!        |
@@ -11,12 +12,15 @@
 //!                        domain for all
 //! ```
 
+mod connecting;
 mod first_attempts;
+mod path_snapshot;
 mod path_status;
 mod path_table;
 mod path_task;
+mod progress;
 mod subsystem_namespace;
-mod subsystem_queue;
+mod subsystem_poller;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -28,28 +32,22 @@ use futures_util::future::join_all;
 use tokio::sync::watch;
 use verbs::{Buffer, CallerMemory, Provider, RdmaCore, RegisterError};
 
-use self::{
-    first_attempts::{FirstAttempt, Outcome},
-    path_table::{PathTable, Presence},
-    path_task::{PathTask, SubsystemIdentity, compare_namespaces},
-};
 pub use self::{
+    connecting::ConnectingSubsystem,
     path_status::{NamespacePath, PathStatus, SubsystemStatus},
     subsystem_namespace::SubsystemNamespace,
-    subsystem_queue::SubsystemQueue,
+    subsystem_poller::SubsystemPoller,
+};
+use self::{
+    path_table::{PathTable, Presence},
+    path_task::compare_namespaces,
 };
 use crate::{
     config::ConnectOptions,
-    driver::{
-        api::{connecting::Connecting, controller::Controller},
-        connect::context::Purpose,
-        control::subscription::FenceChanges,
-        data_path::controller_group::ControllerGroup,
-        runtime,
-    },
+    driver::{api::controller::Controller, control::subscription::FenceChanges},
     error::{Error, Misuse, PathError},
-    proto::{PathId, PathPolicy, PathState},
-    wire::NamespaceId,
+    proto::{PathId, PathPolicy},
+    wire::{NamespaceId, NamespaceInfo},
 };
 
 /// Options of a subsystem with several paths.
@@ -139,69 +137,23 @@ pub struct Subsystem<P: Provider = RdmaCore> {
     controllers: Arc<[OnceLock<Arc<Controller<P>>>]>,
     /// Ends the tasks of the paths when it is dropped.
     closing: watch::Sender<()>,
-}
-
-impl Subsystem {
-    /// Connects all paths over the system's RDMA devices, at once. When one is connected, the
-    /// others are waited for, but for a second at most: a path that is not connected by then, or
-    /// can't be reached, is tried further, by the options for reconnects.
-    ///
-    /// # Errors
-    ///
-    /// The error of the first path if none can be connected; [`Error::Path`] if the targets report
-    /// different subsystems.
-    pub async fn connect(options: &SubsystemOptions) -> Result<Self, Error> {
-        Self::connect_over(&Arc::new(RdmaCore::new()), options).await
-    }
+    /// True if the queues of the paths are polled by the caller.
+    is_polled: bool,
 }
 
 impl<P: Provider> Subsystem<P> {
-    /// Connects as [`connect`](Subsystem::connect), over any RDMA provider.
+    /// Identifies a namespace on all live paths, for I/O. It must be the same on each that has it.
     ///
     /// # Errors
     ///
-    /// As [`connect`](Subsystem::connect).
-    pub async fn connect_over(
-        provider: &Arc<P>,
-        options: &SubsystemOptions,
-    ) -> Result<Self, Error> {
-        options.check()?;
-        let addresses: Vec<_> = options.addresses().collect();
-        let group = Arc::new(ControllerGroup::new(options.connect.fence.clone()));
-        let connecting = |options: &ConnectOptions| {
-            Connecting::new(provider, options, Purpose::Io, Some(Arc::clone(&group)))
-        };
-        let attempt =
-            |index| FirstAttempt::Running(connecting(&options.of_path(index)).into_future());
-        let mut attempts: Vec<_> = (0..addresses.len()).map(attempt).collect();
-        first_attempts::wait(&mut attempts).await;
-        let identity = identify(&addresses, &attempts)?;
-        let table = Arc::new(PathTable::new(addresses, &options.connect, options.policy));
-        let controllers: Arc<[_]> = attempts.iter().map(|_| OnceLock::new()).collect();
-        let closing = watch::Sender::new(());
-        for (index, attempt) in attempts.into_iter().enumerate() {
-            let path = PathId(index);
-            let start = PathStart {
-                table: Arc::clone(&table),
-                path,
-                controllers: Arc::clone(&controllers),
-                identity: identity.clone(),
-                closing: closing.subscribe(),
-            };
-            match attempt {
-                FirstAttempt::Ended(Ok(controller)) => {
-                    let mut task = start.task(controller);
-                    task.load().await?;
-                    runtime::spawn(task.run());
-                }
-                attempt => {
-                    let mut options = options.of_path(index);
-                    options.reconnect = options.reconnect.first_connect(true);
-                    runtime::spawn(start.connect(attempt, connecting(&options)));
-                }
-            }
+    /// As [`identify_namespace`](Self::identify_namespace), and [`Misuse::PolledController`] if the
+    /// queues of the paths are polled by the caller.
+    pub async fn namespace(&self, id: NamespaceId) -> Result<SubsystemNamespace, Error> {
+        if self.is_polled {
+            return Err(Misuse::PolledController.into());
         }
-        Ok(Self { table, controllers, closing })
+        self.identify_namespace(id).await?;
+        Ok(SubsystemNamespace::new(Arc::clone(&self.table), id))
     }
 
     /// Identifies a namespace on all live paths. It must be the same on each that has it.
@@ -209,12 +161,11 @@ impl<P: Provider> Subsystem<P> {
     /// # Errors
     ///
     /// [`Error::Path`] if it differs by path or has no identifier, else as
-    /// [`Controller::namespace`].
-    pub async fn namespace(&self, id: NamespaceId) -> Result<SubsystemNamespace, Error> {
+    /// [`Controller::identify_namespace`].
+    pub async fn identify_namespace(&self, id: NamespaceId) -> Result<NamespaceInfo, Error> {
         let _guard = self.table.loading.lock().await;
-        let handle = SubsystemNamespace::new(Arc::clone(&self.table), id);
-        if self.table.namespace(id).is_some() {
-            return Ok(handle);
+        if let Some(info) = self.table.namespace(id) {
+            return Ok(info);
         }
         let mut on = Vec::new();
         let mut first = None;
@@ -224,7 +175,7 @@ impl<P: Provider> Subsystem<P> {
                 on.push(Presence::Unknown);
                 continue;
             };
-            on.push(match controller.namespace(id).await {
+            on.push(match controller.namespace_of_path(id).await {
                 Ok(namespace) => {
                     let info = namespace.info();
                     let (at, known) = *first.get_or_insert((*address, info));
@@ -243,16 +194,7 @@ impl<P: Provider> Subsystem<P> {
             return Err(Error::Path(Arc::new(PathError::NoIdentifier(id))));
         }
         self.table.add(info, on);
-        Ok(handle)
-    }
-
-    /// Creates a queue of commands to a namespace, of `depth` commands in flight at most.
-    ///
-    /// # Errors
-    ///
-    /// As [`namespace`](Self::namespace).
-    pub async fn queue(&self, id: NamespaceId, depth: usize) -> Result<SubsystemQueue, Error> {
-        Ok(SubsystemQueue::new(self.namespace(id).await?, depth))
+        Ok(info)
     }
 
     /// State of the paths, with counters.
@@ -333,7 +275,7 @@ impl<P: Provider> Subsystem<P> {
     /// Shuts all controllers down, as [`Controller::shutdown`]. Commands in flight and held ones
     /// fail.
     pub async fn shutdown(self) {
-        let Self { table, controllers, closing } = &self;
+        let Self { table, controllers, closing, .. } = &self;
         table.close();
         let connected = controllers.iter().filter_map(OnceLock::get);
         join_all(connected.map(|controller| controller.close())).await;
@@ -361,66 +303,4 @@ impl SubsystemChanges {
         self.version.changed().await.ok()?;
         (!self.table.is_closed()).then(|| self.table.status())
     }
-}
-
-/// Parts of a path's task, before its controller is connected.
-struct PathStart<P: Provider> {
-    table: Arc<PathTable>,
-    path: PathId,
-    controllers: Arc<[OnceLock<Arc<Controller<P>>>]>,
-    identity: SubsystemIdentity,
-    closing: watch::Receiver<()>,
-}
-
-impl<P: Provider> PathStart<P> {
-    fn task(self, controller: Controller<P>) -> PathTask<P> {
-        let Self { table, path, controllers, identity, closing } = self;
-        let controller = controllers[path.0].get_or_init(|| Arc::new(controller)).clone();
-        PathTask::new(table, path, controller, identity, closing)
-    }
-
-    /// Goes on with the first attempt of a path, connects it after that by the policy of
-    /// reconnects, and runs its task.
-    async fn connect(self, first: FirstAttempt<P>, further: Connecting<P>) {
-        let mut closing = self.closing.clone();
-        let connected = tokio::select! {
-            biased;
-            _ = closing.changed() => return,
-            connected = self.attempts(first, further) => connected,
-        };
-        match connected {
-            Ok(controller) => self.task(controller).run().await,
-            Err(error) => self.table.set_lost(self.path, PathState::Ended, &error),
-        }
-    }
-
-    async fn attempts(&self, first: FirstAttempt<P>, further: Connecting<P>) -> Outcome<P> {
-        let first = match first {
-            FirstAttempt::Running(attempt) => attempt.await,
-            FirstAttempt::Ended(outcome) => outcome,
-        };
-        let Err(error) = first else { return first };
-        self.table.set_lost(self.path, PathState::Reconnecting, &error);
-        let (path, address) = (self.path.0, self.table.addresses[self.path.0]);
-        tracing::warn!(path, %address, %error, "a path can't be connected: once more");
-        further.await
-    }
-}
-
-/// Compares what the controllers of the connected paths report. If none is connected, the error is
-/// that of the first path.
-fn identify<P: Provider>(
-    addresses: &[SocketAddr],
-    attempts: &[FirstAttempt<P>],
-) -> Result<SubsystemIdentity, Error> {
-    let connected = addresses.iter().zip(attempts);
-    let mut identities = connected.filter_map(|(address, attempt)| {
-        Some(SubsystemIdentity::of(*address, attempt.controller()?))
-    });
-    let Some(first) = identities.next() else {
-        let error = attempts.iter().find_map(FirstAttempt::error);
-        return Err(error.expect("all attempts have failed, and there is one").clone());
-    };
-    identities.try_for_each(|other| first.compare(&other))?;
-    Ok(first)
 }

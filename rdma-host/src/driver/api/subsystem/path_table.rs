@@ -3,19 +3,25 @@
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
-use super::path_status::{NamespacePath, PathStatus, SubsystemStatus};
+use super::{
+    path_snapshot::{PathCounters, PathSnapshot},
+    path_status::{NamespacePath, PathStatus, SubsystemStatus},
+};
 use crate::{
     config::ConnectOptions,
     driver::{api::namespace::Namespace, runtime},
     error::{Error, PathError},
-    proto::{CommandRetry, PathChoice, PathId, PathPolicy, PathState, Paths},
+    proto::{CommandRetry, PathChoice, PathId, PathPolicy, PathSelector, PathState, Paths},
     wire::{AnaLog, NamespaceId, NamespaceInfo, Nqn, Status},
 };
 
@@ -34,6 +40,8 @@ pub(super) struct PathTable {
     state: Mutex<State>,
     /// Number of changes that may make a path usable.
     version: watch::Sender<u64>,
+    /// The same number, to be looked at for each command.
+    latest: AtomicU64,
     /// Requests to read the ANA log, by path.
     rereads: Vec<Notify>,
     /// Locked while namespaces are identified on a path.
@@ -44,6 +52,8 @@ struct State {
     paths: Paths,
     records: Vec<Record>,
     heads: BTreeMap<NamespaceId, Head>,
+    /// Counters of the threads that poll the queues of paths themselves.
+    counters: Vec<Arc<PathCounters>>,
     is_closed: bool,
 }
 
@@ -81,9 +91,9 @@ pub(super) enum Presence {
 }
 
 /// Choice for a command.
-pub(super) enum Begun {
+pub(super) enum Begun<Path> {
     /// Send it on this path.
-    Send(Attempt),
+    Send(Path),
     /// No path but the excepted one is usable.
     Same,
     /// No path is usable now: it is held until the version changes.
@@ -99,7 +109,7 @@ pub(super) struct Attempt {
     pub(super) namespace: Arc<Namespace>,
     /// Rules of the controller for statuses that are not of the path.
     pub(super) retry: CommandRetry,
-    generation: u64,
+    pub(super) generation: u64,
     began: Instant,
     latency: Option<Duration>,
 }
@@ -108,12 +118,6 @@ impl Attempt {
     /// Reports that the command succeeded.
     pub(super) fn succeed(mut self) {
         self.latency = Some(self.table.now().saturating_duration_since(self.began));
-    }
-
-    /// Reports that the command failed with a status, or without a response. Returns true if the
-    /// path is not chosen again until its state or access was looked at.
-    pub(super) fn fail(self, status: Option<Status>) -> bool {
-        self.table.fail(&self, status)
     }
 }
 
@@ -130,6 +134,38 @@ impl Head {
             Presence::Absent => false,
             // It is identified before the path is live.
             Presence::Unknown => paths[path.0].state != PathState::Live,
+        }
+    }
+}
+
+impl State {
+    /// Chooses a path for a command to a namespace, another one than `except` if possible, by a
+    /// choice among the paths of a group for which a condition holds.
+    fn choose(
+        &mut self,
+        id: NamespaceId,
+        except: Option<PathId>,
+        version: u64,
+        mut choose: impl FnMut(&mut Paths, u32, &dyn Fn(PathId) -> bool) -> PathChoice,
+    ) -> Begun<(PathId, Arc<Namespace>)> {
+        let Self { paths, records, heads, is_closed, .. } = self;
+        let Some(head) = heads.get(&id).filter(|_| !*is_closed) else { return Begun::Fail };
+        let group = head.info.ana_group;
+        let others = |path| Some(path) != except && head.has(records, path);
+        let chosen = match choose(paths, group, &others) {
+            PathChoice::Hold | PathChoice::Fail if except.is_some() => {
+                choose(paths, group, &|path| head.has(records, path))
+            }
+            chosen => chosen,
+        };
+        match chosen {
+            PathChoice::Send(path) if Some(path) == except => Begun::Same,
+            PathChoice::Send(path) => match &head.on[path.0] {
+                Presence::There(namespace) => Begun::Send((path, Arc::clone(namespace))),
+                Presence::Unknown | Presence::Absent => Begun::Hold(version),
+            },
+            PathChoice::Hold => Begun::Hold(version),
+            PathChoice::Fail => Begun::Fail,
         }
     }
 }
@@ -164,9 +200,11 @@ impl PathTable {
                 paths: Paths::new(count, policy),
                 records: std::iter::repeat_with(record).take(count).collect(),
                 heads: BTreeMap::new(),
+                counters: Vec::new(),
                 is_closed: false,
             }),
             version: watch::Sender::new(0),
+            latest: AtomicU64::new(0),
             rereads: std::iter::repeat_with(Notify::new).take(count).collect(),
             loading: tokio::sync::Mutex::default(),
         }
@@ -179,49 +217,105 @@ impl PathTable {
     }
 
     /// Chooses a path for a command to a namespace, another one than `except` if possible.
-    pub(super) fn begin(self: &Arc<Self>, id: NamespaceId, except: Option<PathId>) -> Begun {
+    pub(super) fn begin(
+        self: &Arc<Self>,
+        id: NamespaceId,
+        except: Option<PathId>,
+    ) -> Begun<Attempt> {
         let mut state = self.state.lock();
-        let State { paths, records, heads, is_closed } = &mut *state;
-        let Some(head) = heads.get(&id).filter(|_| !*is_closed) else { return Begun::Fail };
-        let (group, now) = (head.info.ana_group, self.now());
-        let others = |path| Some(path) != except && head.has(records, path);
-        let chosen = match paths.choose(group, others, now) {
-            PathChoice::Hold | PathChoice::Fail if except.is_some() => {
-                paths.choose(group, |path| head.has(records, path), now)
-            }
-            chosen => chosen,
-        };
-        let held = || Begun::Hold(*self.version.borrow());
-        match chosen {
-            PathChoice::Send(path) if Some(path) == except => Begun::Same,
-            PathChoice::Send(path) => {
-                let Presence::There(namespace) = &head.on[path.0] else { return held() };
-                paths.begin(path);
-                let record = &mut records[path.0];
+        let (now, version) = (self.now(), *self.version.borrow());
+        match state.choose(id, except, version, |paths, group, has| paths.choose(group, has, now)) {
+            Begun::Send((path, namespace)) => {
+                state.paths.begin(path);
+                let record = &mut state.records[path.0];
                 record.commands += 1;
                 Begun::Send(Attempt {
                     table: Arc::clone(self),
                     path,
-                    namespace: Arc::clone(namespace),
+                    namespace,
                     retry: record.retry,
                     generation: record.generation,
                     began: now,
                     latency: None,
                 })
             }
-            PathChoice::Hold => held(),
-            PathChoice::Fail => Begun::Fail,
+            Begun::Same => Begun::Same,
+            Begun::Hold(version) => Begun::Hold(version),
+            Begun::Fail => Begun::Fail,
         }
     }
 
-    fn fail(&self, attempt: &Attempt, status: Option<Status>) -> bool {
-        let Attempt { path, generation, namespace, .. } = attempt;
+    /// Chooses a path by the selector of one thread, among those for which `is_there` is true;
+    /// nothing is counted.
+    pub(super) fn choose(
+        &self,
+        selector: &mut PathSelector,
+        is_there: impl Fn(PathId) -> bool,
+        id: NamespaceId,
+        except: Option<PathId>,
+    ) -> Begun<PathId> {
         let mut state = self.state.lock();
-        let group = state.heads.get(&namespace.id()).map_or(0, |head| head.info.ana_group);
+        let (now, version) = (self.now(), *self.version.borrow());
+        let chosen = state.choose(id, except, version, |paths, group, has| {
+            paths.choose_by(selector, group, |path| is_there(path) && has(path), now)
+        });
+        match chosen {
+            Begun::Send((path, _)) => Begun::Send(path),
+            Begun::Same => Begun::Same,
+            Begun::Hold(version) => Begun::Hold(version),
+            Begun::Fail => Begun::Fail,
+        }
+    }
+
+    /// Copies what is known of the paths.
+    pub(super) fn snapshot(&self) -> PathSnapshot {
+        let state = self.state.lock();
+        let active = |head: &Head| {
+            let mut active = vec![false; state.records.len()];
+            head.active.iter().for_each(|path| active[path.0] = true);
+            active
+        };
+        let heads = state.heads.iter().filter(|_| !state.is_closed);
+        PathSnapshot {
+            version: self.latest.load(Ordering::Acquire),
+            connections: state.records.iter().map(|path| (path.generation, path.retry)).collect(),
+            active: heads.map(|(id, head)| (*id, active(head))).collect(),
+        }
+    }
+
+    /// Returns true if nothing has changed since this version.
+    #[inline]
+    pub(super) fn is_latest(&self, version: u64) -> bool {
+        self.latest.load(Ordering::Acquire) == version
+    }
+
+    /// Creates the counters of a thread that polls the queues of paths itself.
+    pub(super) fn new_counters(&self) -> Arc<PathCounters> {
+        let counters = PathCounters::new(self.addresses.len());
+        self.state.lock().counters.push(Arc::clone(&counters));
+        counters
+    }
+
+    /// Reports that a command to a namespace failed on a connection of a path, with a status or
+    /// without a response. Returns true if the path is not chosen again until its state or access
+    /// was looked at.
+    pub(super) fn fail(
+        &self,
+        (path, generation): (PathId, u64),
+        id: NamespaceId,
+        status: Option<Status>,
+    ) -> bool {
+        let mut state = self.state.lock();
+        let head = state.heads.get(&id);
+        let group = head.map_or(0, |head| head.info.ana_group);
+        let is_live = head.is_some_and(|head| match &head.on[path.0] {
+            Presence::There(namespace) => namespace.is_live(generation),
+            Presence::Unknown | Presence::Absent => true,
+        });
         let record = &mut state.records[path.0];
         record.failures += 1;
         if let Some(status) = status {
-            let is_stale = state.paths.note_status(*path, group, status);
+            let is_stale = state.paths.note_status(path, group, status);
             if is_stale {
                 self.note_active(&mut state);
                 self.rereads[path.0].notify_one();
@@ -229,9 +323,8 @@ impl PathTable {
             return is_stale;
         }
         // A command that was told of the loss before the path's task was.
-        let is_live = namespace.is_live(*generation);
-        if !is_live && record.generation == *generation && record.state == PathState::Live {
-            self.set_state(&mut state, *path, PathState::Reconnecting);
+        if !is_live && record.generation == generation && record.state == PathState::Live {
+            self.set_state(&mut state, path, PathState::Reconnecting);
         }
         !is_live
     }
@@ -325,7 +418,7 @@ impl PathTable {
             self.set_state(&mut all, path, state);
         }
         if is_new {
-            self.version.send_modify(|version| *version += 1);
+            self.note_change();
         }
         // Who closes the subsystem knows.
         if is_new && !all.is_closed {
@@ -339,7 +432,7 @@ impl PathTable {
     /// Reports that the subsystem is closed: commands that are held fail.
     pub(super) fn close(&self) {
         self.state.lock().is_closed = true;
-        self.version.send_modify(|version| *version += 1);
+        self.note_change();
     }
 
     /// Returns the error of a command for which there is no path.
@@ -417,6 +510,7 @@ impl PathTable {
     /// State of all paths.
     pub(super) fn status(&self) -> SubsystemStatus {
         let state = self.state.lock();
+        let counters = || state.counters.iter();
         let path = |(index, record): (usize, &Record)| {
             let id = PathId(index);
             let namespaces = state.heads.values().map(|head| NamespacePath {
@@ -431,10 +525,13 @@ impl PathTable {
                 state: record.state,
                 cause: record.cause.clone(),
                 namespaces: namespaces.collect(),
-                commands: record.commands,
+                commands: record.commands + counters().map(|one| one.commands(id)).sum::<u64>(),
                 failures: record.failures,
-                in_flight: state.paths.in_flight(id),
-                latency: state.paths.latency(id),
+                in_flight: state.paths.in_flight(id)
+                    + counters().map(|one| one.in_flight(id)).sum::<u32>(),
+                latency: mean(
+                    counters().map(|one| one.latency(id)).chain([state.paths.latency(id)]),
+                ),
                 switches: record.switches,
                 switched_at: record.switched_at,
             }
@@ -452,9 +549,17 @@ impl PathTable {
         self.note_active(all);
     }
 
+    /// Notes a change that may make a path usable.
+    fn note_change(&self) {
+        self.version.send_modify(|version| {
+            *version += 1;
+            self.latest.store(*version, Ordering::Release);
+        });
+    }
+
     /// Notes which paths are used from now on, after any change of them.
     fn note_active(&self, state: &mut State) {
-        let State { paths, records, heads, is_closed } = state;
+        let State { paths, records, heads, is_closed, .. } = state;
         for (namespace, head) in heads.iter_mut().filter(|_| !*is_closed) {
             let active = paths.active(head.info.ana_group, |path| head.has(records, path));
             if active == head.active {
@@ -474,8 +579,15 @@ impl PathTable {
                 "commands go to other paths"
             );
         }
-        self.version.send_modify(|version| *version += 1);
+        self.note_change();
     }
+}
+
+/// Mean of the times that are known; `None` if none is.
+fn mean(times: impl Iterator<Item = Option<Duration>>) -> Option<Duration> {
+    let (sum, count) =
+        times.flatten().fold((Duration::ZERO, 0), |(sum, count), time| (sum + time, count + 1));
+    (count > 0).then(|| sum / count)
 }
 
 /// Numbers of paths as text: `0, 2`, or `none`.

@@ -224,7 +224,7 @@ impl<P: Provider> PathTask<P> {
     /// Identifies a namespace in use. Another one of this id is not used; its size and group may
     /// have changed.
     async fn identify(&self, known: &NamespaceInfo) -> Result<Presence, Error> {
-        let namespace = match self.controller.namespace(known.id).await {
+        let namespace = match self.controller.namespace_of_path(known.id).await {
             Ok(namespace) => namespace,
             Err(Error::Misuse(Misuse::NoNamespace(_)) | Error::Malformed(_)) => {
                 return Ok(Presence::Absent);

@@ -1,15 +1,15 @@
 //! Namespace of a subsystem: reads and writes over any of its paths.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::sync::Arc;
 
 use verbs::Buffer;
 
-use super::path_table::{Attempt, Begun, PathTable};
+use super::{
+    path_table::{Attempt, Begun, PathTable},
+    progress::{FailedAttempt, Progress},
+};
 use crate::{
-    config::{PATH_RETRY_INTERVAL, RESENDS_MAX},
+    config::PATH_RETRY_INTERVAL,
     driver::{
         api::{
             namespace::{Namespace, TransferError, check_range},
@@ -18,9 +18,9 @@ use crate::{
         data_path::command::{Command, CommandCompletion, Data, ExecutionStatus},
         runtime,
     },
-    error::{Error, Incompatible, Misuse, Rejected},
-    proto::{CommandClass, Disposition, FailedResponse, PathDecision, PathFailure, PathId},
-    wire::{Cqe, NamespaceId, NamespaceInfo, Opcode, OptionalCommand, Sqe, Status},
+    error::{Error, Incompatible, Misuse},
+    proto::CommandClass,
+    wire::{Cqe, NamespaceId, NamespaceInfo, Opcode, OptionalCommand, Sqe},
 };
 
 /// Namespace of a subsystem, over all of its paths. Cheap to clone.
@@ -53,23 +53,6 @@ struct Outcome {
     result: Result<Cqe, Error>,
     buffer: Option<Buffer>,
     execution: ExecutionStatus,
-}
-
-/// Attempts that were made for an operation.
-#[derive(Default)]
-struct Progress {
-    /// Time of the first failure, or since which it is held.
-    since: Option<Instant>,
-    /// Number of times that it was sent without a response.
-    sends: u8,
-    /// Number of failures on paths that stayed usable.
-    failures: u8,
-    /// Number of retries after a status that is not of the path.
-    retries: u8,
-    /// True if it may have been executed, in parts too.
-    may_be_executed: bool,
-    /// Path that another one is chosen after.
-    failed_on: Option<PathId>,
 }
 
 impl Operation {
@@ -117,15 +100,6 @@ impl Operation {
 impl Outcome {
     fn is_success(&self) -> bool {
         self.result.as_ref().is_ok_and(|response| response.status().is_success())
-    }
-
-    /// Status of a response that says that the command failed.
-    fn status(&self) -> Option<Status> {
-        match &self.result {
-            Ok(response) => Some(response.status()).filter(|status| !status.is_success()),
-            Err(Error::Rejected(Rejected::Command { status, .. })) => Some(*status),
-            Err(_) => None,
-        }
     }
 
     fn into_transferred(self) -> Result<Buffer, TransferError> {
@@ -244,21 +218,16 @@ impl SubsystemNamespace {
     /// Executes an I/O command of this namespace, without splitting it. It is repeated on another
     /// path as its [class](CommandClass) allows.
     pub async fn execute(&self, command: Command) -> CommandCompletion {
-        self.execute_counted(command).await.0
-    }
-
-    /// Executes a command; returns the number of times that it was sent again after a status, too.
-    pub(super) async fn execute_counted(&self, command: Command) -> (CommandCompletion, u8) {
         let Command { sqe, data, user } = command;
         let (data, mut progress) = (data.into_buffer(), Progress::default());
         if sqe.namespace() != self.id {
             let (outcome, execution) =
                 (Err(Misuse::NoNamespace(sqe.namespace()).into()), ExecutionStatus::NotSent);
-            return (CommandCompletion { user, outcome, data, execution }, 0);
+            return CommandCompletion { user, outcome, data, execution };
         }
         let Outcome { result: outcome, buffer: data, execution } =
             self.perform(Operation::Command(sqe), data, &mut progress).await;
-        (CommandCompletion { user, outcome, data, execution }, progress.retries)
+        CommandCompletion { user, outcome, data, execution }
     }
 
     async fn perform(
@@ -281,7 +250,18 @@ impl SubsystemNamespace {
                 attempt.succeed();
                 return outcome;
             }
-            let next = self.decide(operation, &outcome, attempt, progress);
+            let failed = FailedAttempt {
+                path: attempt.path,
+                generation: attempt.generation,
+                retry: attempt.retry,
+                namespace: self.id,
+                class: operation.class(),
+                opcode: operation.opcode(),
+                result: &outcome.result,
+                execution: outcome.execution,
+            };
+            let next = progress.decide(&self.table, &failed);
+            drop(attempt);
             match next.filter(|_| outcome.buffer.is_some() == has_buffer) {
                 Some(delay) => {
                     buffer = outcome.buffer;
@@ -307,8 +287,7 @@ impl SubsystemNamespace {
                     progress.failed_on = None;
                 }
                 Begun::Hold(version) => {
-                    let since = *progress.since.get_or_insert_with(runtime::now);
-                    let deadline = self.table.hold_limit.map(|limit| since + limit);
+                    let deadline = progress.hold(&self.table);
                     if deadline.is_some_and(|deadline| runtime::now() >= deadline) {
                         return Err(self.table.no_path(self.id));
                     }
@@ -318,60 +297,6 @@ impl SubsystemNamespace {
                 Begun::Fail => return Err(self.table.no_path(self.id)),
             }
         }
-    }
-
-    /// Decides about an operation that failed on a path: the time after which it is sent again, or
-    /// `None` if that is its end.
-    fn decide(
-        &self,
-        operation: Operation,
-        outcome: &Outcome,
-        attempt: Attempt,
-        progress: &mut Progress,
-    ) -> Option<Duration> {
-        let (path, retry, status) = (attempt.path, attempt.retry, outcome.status());
-        let failure = match (&outcome.result, status, outcome.execution) {
-            (_, Some(status), _) => PathFailure::Answered(status),
-            (Err(Error::Misuse(Misuse::NamespaceReplaced(_))), ..) => {
-                self.table.set_absent(path, self.id);
-                PathFailure::NotSent
-            }
-            // The same on each path.
-            (Err(Error::Misuse(_) | Error::Fenced(_)), ..) => return None,
-            (.., ExecutionStatus::NotSent) => PathFailure::NotSent,
-            _ => PathFailure::Unanswered,
-        };
-        let is_unusable = attempt.fail(status);
-        let since = *progress.since.get_or_insert_with(runtime::now);
-        progress.note(path, failure, outcome.execution, is_unusable);
-        let age = runtime::elapsed(since);
-        if self.table.hold_limit.is_some_and(|limit| age >= limit) {
-            return None;
-        }
-        let (opcode, resend) = (operation.opcode(), self.table.resend);
-        let next = match (PathDecision::of(operation.class(), failure, progress.sends), failure) {
-            (PathDecision::Complete, PathFailure::Answered(status)) if resend => {
-                let retries = progress.retries;
-                match retry.decide(&FailedResponse { opcode, status, retries, age }) {
-                    Disposition::Complete => None,
-                    Disposition::Retry(delay) | Disposition::RetryPath(delay) => {
-                        progress.retries += 1;
-                        progress.failed_on = None;
-                        Some(delay)
-                    }
-                }
-            }
-            (PathDecision::Complete, _) => None,
-            (_, PathFailure::Unanswered) if !resend => None,
-            _ => Some(Duration::ZERO).filter(|_| progress.failures <= RESENDS_MAX),
-        };
-        let (subsystem, namespace) = (&self.table.subsystem, self.id);
-        let error = outcome.result.as_ref().err();
-        tracing::debug!(
-            %subsystem, %namespace, path = path.0, ?opcode, ?status, ?error, ?next,
-            "a command failed on a path"
-        );
-        next
     }
 }
 
@@ -390,25 +315,5 @@ impl RangeCommands for SubsystemNamespace {
 
     fn run(&self, command: Command) -> impl Future<Output = CommandCompletion> + Send {
         self.execute(command)
-    }
-}
-
-impl Progress {
-    fn note(
-        &mut self,
-        path: PathId,
-        failure: PathFailure,
-        execution: ExecutionStatus,
-        is_unusable: bool,
-    ) {
-        self.may_be_executed |= execution == ExecutionStatus::Unknown;
-        self.sends = self.sends.saturating_add(u8::from(failure == PathFailure::Unanswered));
-        self.failures = self.failures.saturating_add(u8::from(!is_unusable));
-        self.failed_on = (!is_unusable).then_some(path);
-    }
-
-    /// Knowledge of the execution of an operation that ended with this of its last part.
-    fn execution(&self, last: ExecutionStatus) -> ExecutionStatus {
-        if self.may_be_executed { ExecutionStatus::Unknown } else { last }
     }
 }
