@@ -7,9 +7,9 @@
 
 use std::{alloc::System, hint::black_box, mem::MaybeUninit, sync::Arc};
 
-use benches::fabric_bed::{Device, FabricBed};
+use benches::fabric_bed::{Device, FabricBed, TwoPathsBed};
 use rdma_host::{
-    Buffer, Command, MemoryMode, Namespace, Poller,
+    Buffer, Command, MemoryMode, Namespace, Poller, SubsystemPoller,
     wire::{NamespaceId, NamespaceInfo},
 };
 use scripted_target::{BLOCKS, Size, Target};
@@ -41,6 +41,7 @@ fn main() {
         Some("write-in-capsule") => polled(writes(pool, 4096), times),
         Some("write") => polled(writes(pool, 8192), times),
         Some("write-window") => polled(writes(window, 8192), times),
+        Some("read-paths") => over_two_paths(reads(pool, 32), times),
         Some("read-c") => c_library(reads(pool, 32), times),
         Some("read-async") => asynchronous(reads(pool, 32), times),
         Some("read-async-depth-1") => asynchronous(reads(pool, 1), times),
@@ -63,6 +64,7 @@ struct Work {
 }
 
 impl Work {
+    #[inline(always)] // into each loop alike
     fn command(self, buffer: Buffer) -> Command {
         let blocks = u32::try_from(self.bytes / BLOCK).expect("a few");
         if self.writes {
@@ -123,6 +125,41 @@ fn counted_complete(poller: &mut Poller<Device>, buffers: &mut Vec<Buffer>) {
         buffers.extend(done.data);
     });
     polled.expect("the controller lives");
+}
+
+/// Executes commands over two paths, in turn.
+fn over_two_paths(work: Work, times: usize) {
+    let (mut bed, mut poller) = TwoPathsBed::polled(ONE, allocated);
+    let mut buffers = bed.subsystem.allocate_many(work.depth, work.bytes).expect("memory");
+    let turns = times.div_ceil(work.depth);
+    for _ in 0..turns {
+        counted_submit_on_paths(work, &mut poller, &mut buffers);
+        while buffers.len() < work.depth {
+            bed.device.device_does(|| bed.targets.iter_mut().for_each(answer));
+            counted_complete_on_paths(&mut poller, &mut buffers);
+        }
+    }
+    println!("{} commands", turns * work.depth);
+}
+
+#[inline(never)]
+fn counted_submit_on_paths(
+    work: Work,
+    poller: &mut SubsystemPoller<Device>,
+    buffers: &mut Vec<Buffer>,
+) {
+    while let Some(buffer) = buffers.pop() {
+        poller.submit(work.command(buffer)).expect("there is room");
+    }
+    poller.ring_doorbells();
+}
+
+#[inline(never)]
+fn counted_complete_on_paths(poller: &mut SubsystemPoller<Device>, buffers: &mut Vec<Buffer>) {
+    poller.poll_with(|done| {
+        assert!(done.outcome.is_ok_and(|response| response.status().is_success()));
+        buffers.extend(done.data);
+    });
 }
 
 /// Executes reads through the C library, which takes a number for each and returns it.

@@ -5,9 +5,9 @@ use std::{sync::Arc, time::Duration};
 use rdma_fabric::{Fabric, Host};
 use rdma_host::{
     ConnectOptions, Connecting, Controller, Error, HostIdentity, MemoryMode, Poller,
-    ReconnectOptions, WaitMode,
+    ReconnectOptions, Subsystem, SubsystemOptions, SubsystemPoller, WaitMode, wire::NamespaceId,
 };
-use scripted_target::{Size, TARGET_ADDRESS, Target};
+use scripted_target::{Answer, ReceivedCommand, Size, TARGET_ADDRESS, Target};
 use tokio::runtime::Runtime;
 use uuid::Uuid;
 
@@ -67,25 +67,91 @@ impl FabricBed {
         let fabric = Fabric::auto(1);
         let device = MarkedProvider::new(fabric.host("host", [10, 0, 0, 1].into()), allocated);
         let mut target = Target::new(&fabric, Box::new(|_, _| {})).granting(size);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.expect("a runtime");
+        let runtime = runtime();
         let options = options(size.queues, memory);
-        let (controller, more) = runtime.block_on(async {
-            let connecting = Controller::connect_over(&device, &options);
-            let connected = tokio::spawn(finish(connecting));
-            for turn in 0.. {
-                if connected.is_finished() {
-                    break;
-                }
-                if turn % TURNS_PER_POLL == 0 {
-                    device.device_does(|| target.serve_once());
-                }
-                tokio::task::yield_now().await;
-            }
-            connected.await.expect("it ends").expect("it connects")
-        });
+        let connected = {
+            let _context = runtime.enter();
+            finish(Controller::connect_over(&device, &options))
+        };
+        let targets = std::slice::from_mut(&mut target);
+        let (controller, more) = serve_until_ready(&runtime, &device, targets, connected);
         (Self { runtime, controller, target, device, _fabric: fabric }, more)
     }
+}
+
+/// A subsystem over two paths, with a target for each. The fabric is dropped last.
+pub struct TwoPathsBed {
+    /// Subsystem, with one namespace.
+    pub subsystem: Subsystem<Device>,
+    /// Targets, which the owner has to serve.
+    pub targets: [Target; 2],
+    /// Device of the host.
+    pub device: Arc<Device>,
+    /// Runtime of the paths' tasks.
+    pub runtime: Runtime,
+    _fabric: Fabric,
+}
+
+impl TwoPathsBed {
+    /// Connects two paths with one queue each on a poller, which is the caller's.
+    ///
+    /// # Panics
+    ///
+    /// If they do not connect.
+    pub fn polled(size: Size, allocated: fn() -> usize) -> (Self, SubsystemPoller<Device>) {
+        const SECOND: &str = "10.0.0.3:4420";
+        let fabric = Fabric::auto(1);
+        let device = MarkedProvider::new(fabric.host("host", [10, 0, 0, 1].into()), allocated);
+        // A namespace identifier (NGUID), by which it is known to be the same on both.
+        let identify = |seen: ReceivedCommand, answer: &mut Answer| {
+            if (seen.queue, seen.sqe[0], seen.sqe[40]) == (0, 0x06, 0x03) {
+                (answer.data[0], answer.data[1], answer.data[4]) = (2, 16, 7);
+            }
+        };
+        let target =
+            |(name, address)| Target::at(&fabric, name, address, Box::new(identify)).granting(size);
+        let mut targets = [("target", TARGET_ADDRESS), ("second", SECOND)].map(target);
+        let runtime = runtime();
+        let options = SubsystemOptions::new(options(size.queues, MemoryMode::Pool))
+            .path(SECOND.parse().expect("an address"), None);
+        let connecting = Subsystem::connect_over(&device, &options);
+        let connected = async {
+            let (subsystem, pollers) = connecting.polled(1).await?;
+            subsystem.identify_namespace(NamespaceId(1)).await?;
+            Ok((subsystem, pollers))
+        };
+        let (subsystem, mut pollers) =
+            serve_until_ready(&runtime, &device, &mut targets, connected);
+        let poller = pollers.pop().expect("one was asked for");
+        (Self { subsystem, targets, device, runtime, _fabric: fabric }, poller)
+    }
+}
+
+fn runtime() -> Runtime {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime")
+}
+
+/// Runs a future that connects to the targets.
+fn serve_until_ready<T: Send + 'static>(
+    runtime: &Runtime,
+    device: &Device,
+    targets: &mut [Target],
+    connected: impl Future<Output = Result<T, Error>> + Send + 'static,
+) -> T {
+    runtime.block_on(async {
+        let connected = tokio::spawn(connected);
+        for turn in 0.. {
+            if connected.is_finished() {
+                break;
+            }
+            if turn % TURNS_PER_POLL == 0 {
+                device.device_does(|| targets.iter_mut().for_each(Target::serve_once));
+            }
+            tokio::task::yield_now().await;
+        }
+        connected.await.expect("it ends").expect("it connects")
+    })
 }
 
 fn options(queues: u16, memory: MemoryMode) -> ConnectOptions {

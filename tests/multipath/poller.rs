@@ -129,6 +129,7 @@ fn several_pollers_fill_the_queues_of_all_paths() {
             let refused = refused.expect_err("there is no room");
             assert!(matches!(refused.error, Error::Misuse(Misuse::QueuesFull)), "{refused}");
             assert_eq!((refused.user, refused.data.is_some()), (9, true));
+            poller.ring_doorbells();
         }
         assert_eq!(subsystem.status().paths[1].in_flight, 14);
         for poller in &mut pollers {
@@ -250,6 +251,69 @@ fn what_is_not_repeatable_is_not_sent_again() {
         assert_eq!(all.ports[1].count(0x7d), 0);
         drop(poller);
         subsystem.shutdown().await;
+    });
+}
+
+/// Writes A, whose path is cut while the target holds it, then B over the other path, and lets the
+/// target execute what it holds; returns what is read then.
+async fn late_write(fence: Fence) -> u8 {
+    let all = Ports::new();
+    let fence = FenceOptions::default().mode(fence).timeout(Duration::from_secs(5));
+    let options = connect_options().fence(fence).keep_alive(Duration::from_secs(1));
+    let (subsystem, mut poller) = connect_one(&all, &first_preferred(options)).await;
+    let gate = Arc::new(AtomicBool::new(false));
+    let received = Arc::new(AtomicBool::new(false));
+    let (mut held, seen_it) = (Some(Arc::clone(&gate)), Arc::clone(&received));
+    all.ports[0].answer(move |seen, answer| {
+        if seen.is_write()
+            && let Some(gate) = held.take()
+        {
+            answer.execute = Some(gate);
+            seen_it.store(true, Ordering::Relaxed);
+        }
+    });
+    let mut buffer = subsystem.allocate(512).expect("memory");
+    buffer.fill(b'A');
+    poller.submit(Command::write(NAMESPACE, 7, 1, buffer)).expect("there is room");
+    poller.ring_doorbells();
+    until(|| received.load(Ordering::Relaxed)).await;
+    all.ports[0].cut();
+    let mut answered = None;
+    while answered.is_none() && all.ports[0].probes() < 2 {
+        poller.poll_with(|done| answered = done.data);
+        poller.ready(Duration::from_millis(1)).await;
+    }
+    if answered.is_none() {
+        assert_eq!(all.ports[1].count(WRITE), 0, "the repetition waits");
+        gate.store(true, Ordering::Relaxed);
+    }
+    let mut buffer = match answered {
+        Some(buffer) => buffer,
+        None => succeed(&mut poller).await.pop().expect("it is sent again"),
+    };
+    buffer.fill(b'B');
+    poller.submit(Command::write(NAMESPACE, 7, 1, buffer)).expect("there is room");
+    let mut buffer = succeed(&mut poller).await.pop().expect("one command");
+    gate.store(true, Ordering::Relaxed);
+    // The target executes a held write between two commands.
+    for _ in 0..4 {
+        poller.submit(Command::read(NAMESPACE, 7, 1, buffer)).expect("there is room");
+        buffer = succeed(&mut poller).await.pop().expect("one command");
+    }
+    let mut read = [0];
+    buffer.copy_out(0, &mut read);
+    drop(poller);
+    subsystem.shutdown().await;
+    read[0]
+}
+
+#[test]
+fn a_late_write_overwrites_a_later_one_only_without_the_fence() {
+    run(async {
+        assert_eq!(late_write(Fence::Off).await, b'A');
+        for _ in 0..10 {
+            assert_eq!(late_write(Fence::Proof).await, b'B');
+        }
     });
 }
 

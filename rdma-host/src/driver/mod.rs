@@ -17,7 +17,7 @@
 //!
 //! | it is | in |
 //! | --- | --- |
-//! | sent on one of several paths | `api/subsystem/subsystem_namespace.rs`; `proto/paths.rs` |
+//! | sent on one of several paths | `api/subsystem`, `SubsystemPoller::send`; `proto/paths.rs` |
 //! | submitted by a future | `api/namespace.rs`, `Namespace::read`; `api/io_task.rs` |
 //! | submitted | `poller.rs`, `Poller::submit` |
 //! | built | `wire/command.rs`, `Sqe::read`; `queue.rs`, `Queue::submit_fast` |

@@ -292,16 +292,10 @@ impl Paths {
         Some(self.paths[id.0].groups.as_ref()?.get(&group)?.state)
     }
 
-    /// Number of commands in flight on a path.
+    /// Selector of the commands of this choice, with the load of each path.
     #[must_use]
-    pub fn in_flight(&self, id: PathId) -> u32 {
-        self.selector.in_flight(id)
-    }
-
-    /// Mean latency on a path; `None` before the first completion on a connection.
-    #[must_use]
-    pub fn latency(&self, id: PathId) -> Option<Duration> {
-        self.selector.latency(id)
+    pub fn selector(&self) -> &PathSelector {
+        &self.selector
     }
 
     /// Paths among which [`choose`](Self::choose) chooses; none if it holds commands or fails them.
@@ -323,7 +317,9 @@ impl Paths {
     ///
     /// If none was in flight.
     pub fn end(&mut self, id: PathId, latency: Option<Duration>) {
-        self.selector.end(id, latency);
+        let nanoseconds =
+            |latency: Duration| u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX / 2);
+        self.selector.end(id, latency.map(nanoseconds));
     }
 
     /// Chooses a path for a command to a namespace of this group, which is on the paths for which

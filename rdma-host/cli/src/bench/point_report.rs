@@ -30,9 +30,7 @@ pub(super) fn new<P: Provider>(
 ) -> PointReport {
     let (total, seconds) = (&outcome.total, outcome.elapsed.as_secs_f64());
     let totals = Totals::new(total, seconds);
-    // The queues of several paths are driven by tasks.
-    let has_one_path = loads.iter().all(|load| load.paths.is_none());
-    let device = Some(total.statistics.device).filter(|_| has_one_path);
+    let device = total.statistics.device;
     let windows = total.statistics.windows;
     let targets = loads.iter().zip(&outcome.targets).map(|(load, counters)| TargetTotals {
         totals: Totals::new(counters, seconds),
@@ -64,7 +62,7 @@ pub(super) fn new<P: Provider>(
         steady_state: outcome.steady_state.clone(),
         warnings: all_warnings(&disturbance, outcome, arguments),
         disturbance: Some(disturbance),
-        device: device.map(|device| DeviceTotals {
+        device: Some(DeviceTotals {
             doorbells: device.doorbells,
             completions: device.completions,
             empty_polls: device.empty_polls,

@@ -66,7 +66,7 @@ pub(super) struct PointReport {
     pub(super) steady_state: Option<SteadyState>,
     /// Causes for which the figures may not be what the target and the network can do.
     pub(super) warnings: Vec<String>,
-    /// Null over several paths.
+    /// Null in earlier reports of several paths.
     pub(super) device: Option<DeviceTotals>,
     pub(super) windows: WindowTotals,
     pub(super) resident_bytes: ResidentBytes,
@@ -126,9 +126,9 @@ pub(super) struct StageMeans {
 /// Mean cost of a command on this host.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 pub(super) struct CostPerIo {
-    /// Processor time of the load's threads; over several paths, other threads drive the device.
+    /// Processor time of the load's threads.
     pub(super) cpu_ns: f64,
-    /// Null over several paths; so is what follows.
+    /// Null in earlier reports of several paths; so is what follows.
     pub(super) doorbells: Option<f64>,
     pub(super) completions: Option<f64>,
     pub(super) empty_polls: Option<f64>,
@@ -443,15 +443,15 @@ impl StageMeans {
 }
 
 impl CostPerIo {
-    /// Costs of `completed` commands. `device` has the device's counters, if they are known.
-    pub(super) fn new(counters: &Counters, device: Option<DeviceCounters>, completed: u64) -> Self {
+    /// Costs of `completed` commands, with these counters of the device.
+    pub(super) fn new(counters: &Counters, device: DeviceCounters, completed: u64) -> Self {
         let per_io = |sum: f64| sum / completed.max(1) as f64;
-        let of_device = |count: fn(DeviceCounters) -> u64| Some(per_io(count(device?) as f64));
+        let of_device = |count: u64| Some(per_io(count as f64));
         Self {
             cpu_ns: per_io(counters.cpu.as_nanos() as f64),
-            doorbells: of_device(|device| device.doorbells),
-            completions: of_device(|device| device.completions),
-            empty_polls: of_device(|device| device.empty_polls),
+            doorbells: of_device(device.doorbells),
+            completions: of_device(device.completions),
+            empty_polls: of_device(device.empty_polls),
         }
     }
 }

@@ -218,19 +218,25 @@ impl<P: Provider> Poller<P> {
     /// When all queues are full, or the poller has failed. The error returns the buffer.
     #[inline(never)] // inlined into the caller, it would copy the command several times
     pub fn submit(&mut self, mut command: Command) -> Result<(), SubmitError> {
+        self.submit_from(&mut command)
+    }
+
+    /// Queues a command as [`submit`](Self::submit); its data is taken.
+    #[inline(always)]
+    pub(crate) fn submit_from(&mut self, command: &mut Command) -> Result<(), SubmitError> {
         let started = self.submission_time();
         let index = self.next;
         if !self.is_guarded()
             && let Some(queue) = self.queues.get_mut(index)
-            && queue.submit_fast(&mut command, started)
+            && queue.submit_fast(command, started)
         {
             self.in_flight += 1;
             note_dirty(queue, index, &mut self.dirty);
-            self.next = if index + 1 < self.queues.len() { index + 1 } else { 0 };
+            self.next = self.after(index);
             return Ok(());
         }
         let index = self.pick();
-        self.submit_at(index, &mut command, started)
+        self.submit_at(index, command, started)
     }
 
     /// Clock reading for the commands that are submitted until the next doorbell or poll.
@@ -451,17 +457,23 @@ impl<P: Provider> Poller<P> {
     fn pick(&mut self) -> Option<usize> {
         let index = if self.next < self.queues.len() { self.next } else { 0 };
         if self.queues.get(index)?.has_room() {
-            self.next = index + 1;
+            self.next = self.after(index);
             return Some(index);
         }
         self.pick_another()
+    }
+
+    /// Index of the queue after this one. The fast path has no other way to the first one again.
+    #[inline]
+    fn after(&self, index: usize) -> usize {
+        if index + 1 < self.queues.len() { index + 1 } else { 0 }
     }
 
     #[inline(never)]
     fn pick_another(&mut self) -> Option<usize> {
         for _ in 0..self.queues.len() {
             let index = if self.next < self.queues.len() { self.next } else { 0 };
-            self.next = index + 1;
+            self.next = self.after(index);
             if self.queues[index].has_room() {
                 return Some(index);
             }

@@ -111,15 +111,28 @@ impl Statistics {
         self.read.add(&other.read);
         self.write.add(&other.write);
         self.other.add(&other.other);
-        self.add_work(other);
-    }
-
-    /// Adds what another poller did for its commands, without these.
-    pub(crate) fn add_work(&mut self, other: &Self) {
         self.windows.add(other.windows);
         self.device.doorbells += other.device.doorbells;
         self.device.completions += other.device.completions;
         self.device.empty_polls += other.device.empty_polls;
+    }
+
+    /// Adds those of a poller whose failed commands and retries are counted by its owner.
+    pub(crate) fn add_successes(&mut self, mut other: Self) {
+        for operation in [&mut other.read, &mut other.write, &mut other.other] {
+            (operation.failed, operation.retried) = (0, 0);
+        }
+        self.add(&other);
+    }
+
+    /// Counts a command that failed.
+    pub(crate) fn count_failure(&mut self, opcode: Opcode) {
+        self.operation(opcode).failed += 1;
+    }
+
+    /// Counts the times that a command was sent again after it failed.
+    pub(crate) fn count_retries(&mut self, opcode: Opcode, retries: u8) {
+        self.operation(opcode).retried += u64::from(retries);
     }
 
     #[inline]
@@ -186,12 +199,12 @@ impl PollerMeter {
 
     /// Counts a command that failed.
     pub(crate) fn record_failure(&mut self, opcode: Opcode) {
-        self.statistics.operation(opcode).failed += 1;
+        self.statistics.count_failure(opcode);
     }
 
     /// Counts a command that is sent again after it failed.
     pub(crate) fn record_retry(&mut self, opcode: Opcode) {
-        self.statistics.operation(opcode).retried += 1;
+        self.statistics.count_retries(opcode, 1);
     }
 
     /// Counts a command that succeeded, from one clock reading to another.

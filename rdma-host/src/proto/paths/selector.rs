@@ -1,6 +1,6 @@
 //! Choice among paths that are equally good, by policy.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::{PathId, PathPolicy};
 use crate::config::PATH_MEASURE_INTERVAL;
@@ -18,9 +18,11 @@ pub struct PathSelector {
 /// Load of a path.
 #[derive(Clone, Copy, Debug, Default)]
 struct PathLoad {
+    /// Number of commands that were sent.
+    commands: u64,
     in_flight: u32,
-    /// Mean latency; `None` before the first completion on this connection.
-    latency: Option<Duration>,
+    /// Mean latency in nanoseconds; 0 before the first completion on this connection.
+    latency: u64,
     /// Time of the last choice of this path, which only the policy by latency keeps.
     chosen_at: Option<Instant>,
 }
@@ -40,69 +42,100 @@ impl PathSelector {
         is_equal: impl Fn(usize) -> bool,
         now: impl FnOnce() -> Instant,
     ) -> Option<PathId> {
-        // In turn, from the one after the last choice on.
-        let (first, count) = (self.last + 1, self.loads.len());
-        let mut equal = (first..count).chain(0..first.min(count)).filter(|&index| is_equal(index));
-        let in_flight = |&index: &usize| self.loads[index].in_flight;
         let chosen = match self.policy {
-            PathPolicy::RoundRobin => equal.next(),
-            PathPolicy::QueueDepth => equal.min_by_key(in_flight),
-            PathPolicy::Latency => {
-                let equal: Vec<_> = equal.collect();
-                return self.choose_by_latency(&equal, now());
+            PathPolicy::RoundRobin => self.next(is_equal),
+            PathPolicy::Preferred(PathId(id)) if id < self.loads.len() && is_equal(id) => Some(id),
+            PathPolicy::Preferred(_) => self.next(is_equal),
+            PathPolicy::QueueDepth => {
+                self.in_turn().filter(|&index| is_equal(index)).min_by_key(self.in_flight_of())
             }
-            PathPolicy::Preferred(PathId(id)) if id < count && is_equal(id) => Some(id),
-            PathPolicy::Preferred(_) => equal.next(),
+            PathPolicy::Latency => {
+                let now = now();
+                let chosen = self.choose_by_latency(is_equal, now)?;
+                self.loads[chosen].chosen_at = Some(now);
+                Some(chosen)
+            }
         };
         self.last = chosen?;
         chosen.map(PathId)
     }
 
-    fn choose_by_latency(&mut self, equal: &[usize], now: Instant) -> Option<PathId> {
-        let is_due = |index: &usize| {
-            let since = self.loads[*index].chosen_at;
+    /// Next path in turn, after that of the last choice.
+    #[inline]
+    fn next(&self, is_equal: impl Fn(usize) -> bool) -> Option<usize> {
+        let mut index = self.last;
+        for _ in 0..self.loads.len() {
+            index += 1;
+            if index >= self.loads.len() {
+                index = 0;
+            }
+            if is_equal(index) {
+                return Some(index);
+            }
+        }
+        None
+    }
+
+    /// All paths, from the one after the last choice on.
+    fn in_turn(&self) -> impl Iterator<Item = usize> + Clone + use<> {
+        let (first, count) = (self.last + 1, self.loads.len());
+        (first..count).chain(0..first.min(count))
+    }
+
+    fn in_flight_of(&self) -> impl Fn(&usize) -> u32 {
+        |&index| self.loads[index].in_flight
+    }
+
+    fn choose_by_latency(&self, is_equal: impl Fn(usize) -> bool, now: Instant) -> Option<usize> {
+        let equal = self.in_turn().filter(|&index| is_equal(index));
+        let is_due = |&index: &usize| {
+            let since = self.loads[index].chosen_at;
             let since = since.map(|at| now.saturating_duration_since(at));
             since.is_none_or(|since| since >= PATH_MEASURE_INTERVAL)
         };
-        let latency = |index: &usize| self.loads[*index].latency;
-        let limit = equal.iter().filter_map(latency).min().map(|least| 2 * least);
-        let mut fast = equal.iter().filter(|index| latency(index) <= limit);
-        let fewest = |index: &&usize| self.loads[**index].in_flight;
-        let due = equal.iter().find(|index| is_due(index));
-        let chosen = *due.or_else(|| fast.by_ref().min_by_key(fewest))?;
-        self.last = chosen;
-        self.loads[chosen].chosen_at = Some(now);
-        Some(PathId(chosen))
+        let latency = |index: usize| self.loads[index].latency;
+        let known = equal.clone().map(latency).filter(|&latency| latency > 0);
+        let limit = known.min().map_or(u64::MAX, |least| 2 * least);
+        let mut fast = equal.clone().filter(|&index| latency(index) <= limit);
+        equal.clone().find(is_due).or_else(|| fast.by_ref().min_by_key(self.in_flight_of()))
     }
 
     /// Reports a command that is sent.
     #[inline]
     pub fn begin(&mut self, id: PathId) {
-        self.loads[id.0].in_flight += 1;
+        let load = &mut self.loads[id.0];
+        load.commands += 1;
+        load.in_flight += 1;
     }
 
-    /// Reports the end of a command, and its latency if it was executed.
+    /// Reports the end of a command, and its latency in nanoseconds if it was executed and measured.
     ///
     /// # Panics
     ///
     /// If none was in flight.
     #[inline]
-    pub fn end(&mut self, id: PathId, latency: Option<Duration>) {
+    pub fn end(&mut self, id: PathId, latency: Option<u64>) {
         /// Weight of a latency in the mean of the last ones.
-        const WEIGHT: u32 = 8;
+        const WEIGHT: u64 = 8;
         let load = &mut self.loads[id.0];
         load.in_flight = load.in_flight.checked_sub(1).expect("a command was in flight");
         if let Some(latency) = latency {
-            load.latency = Some(match load.latency {
-                Some(mean) => mean - mean / WEIGHT + latency / WEIGHT,
-                None => latency,
-            });
+            load.latency = match load.latency {
+                0 => latency,
+                mean => mean - mean / WEIGHT + latency / WEIGHT,
+            };
         }
     }
 
     /// Forgets the latency of a path, whose connection is another one.
     pub fn forget_latency(&mut self, id: PathId) {
-        self.loads[id.0].latency = None;
+        self.loads[id.0].latency = 0;
+    }
+
+    /// Number of commands that were sent on a path.
+    #[must_use]
+    pub fn commands(&self, id: PathId) -> u64 {
+        self.loads[id.0].commands
     }
 
     /// Number of commands in flight on a path.
@@ -111,9 +144,9 @@ impl PathSelector {
         self.loads[id.0].in_flight
     }
 
-    /// Mean latency on a path; `None` before the first completion on a connection.
+    /// Mean latency on a path in nanoseconds; 0 before the first completion on a connection.
     #[must_use]
-    pub fn latency(&self, id: PathId) -> Option<Duration> {
+    pub fn latency(&self, id: PathId) -> u64 {
         self.loads[id.0].latency
     }
 }

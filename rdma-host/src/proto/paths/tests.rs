@@ -218,8 +218,8 @@ fn the_mean_latency_follows_the_last_commands() {
         paths.begin(A);
         paths.end(A, Some(latency));
     }
-    let mean = paths.latency(A).unwrap();
-    assert!(mean < Duration::from_millis(1), "{mean:?}");
+    let mean = paths.selector().latency(A);
+    assert!((100_000..1_000_000).contains(&mean), "{mean} ns");
 }
 
 #[test]

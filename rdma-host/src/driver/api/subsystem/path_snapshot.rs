@@ -1,12 +1,9 @@
 //! Copy of what the table of paths knows, for a thread that chooses a path for each command without
 //! its lock, and the counters that the thread adds to the table's.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU32, AtomicU64, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, AtomicU64, Ordering},
 };
 
 use crate::{
@@ -53,23 +50,15 @@ impl PathCounters {
         Arc::new(Self { paths })
     }
 
-    /// Counts a command that is sent.
+    /// Publishes the load of each path.
     #[inline]
-    pub(super) fn begin(&self, path: PathId, selector: &PathSelector) {
-        let counters = &self.paths[path.0];
-        // There is one writer: no read-modify-write is needed.
-        let commands = counters.commands.load(Ordering::Relaxed) + 1;
-        counters.commands.store(commands, Ordering::Relaxed);
-        counters.in_flight.store(selector.in_flight(path), Ordering::Relaxed);
-    }
-
-    /// Notes that a command has ended.
-    #[inline]
-    pub(super) fn end(&self, path: PathId, selector: &PathSelector) {
-        let counters = &self.paths[path.0];
-        counters.in_flight.store(selector.in_flight(path), Ordering::Relaxed);
-        let latency = selector.latency(path).unwrap_or_default().as_nanos();
-        counters.latency.store(u64::try_from(latency).unwrap_or(u64::MAX), Ordering::Relaxed);
+    pub(super) fn publish(&self, selector: &PathSelector) {
+        for (index, counters) in self.paths.iter().enumerate() {
+            let path = PathId(index);
+            counters.commands.store(selector.commands(path), Ordering::Relaxed);
+            counters.in_flight.store(selector.in_flight(path), Ordering::Relaxed);
+            counters.latency.store(selector.latency(path), Ordering::Relaxed);
+        }
     }
 
     /// Notes that the thread has no commands any more.
@@ -90,9 +79,8 @@ impl PathCounters {
         self.paths[path.0].in_flight.load(Ordering::Relaxed)
     }
 
-    /// Mean latency on a path; `None` before the first completion.
-    pub(super) fn latency(&self, path: PathId) -> Option<Duration> {
-        let latency = self.paths[path.0].latency.load(Ordering::Relaxed);
-        (latency > 0).then(|| Duration::from_nanos(latency))
+    /// Mean latency on a path in nanoseconds; 0 before the first completion.
+    pub(super) fn latency(&self, path: PathId) -> u64 {
+        self.paths[path.0].latency.load(Ordering::Relaxed)
     }
 }

@@ -65,7 +65,6 @@ struct Record {
     retry: CommandRetry,
     /// Error that ended the last connection.
     cause: Option<Error>,
-    commands: u64,
     failures: u64,
     switches: u64,
     switched_at: Option<std::time::SystemTime>,
@@ -183,7 +182,6 @@ impl PathTable {
             generation: 0,
             retry: CommandRetry::default(),
             cause: None,
-            commands: 0,
             failures: 0,
             switches: 0,
             switched_at: None,
@@ -227,8 +225,7 @@ impl PathTable {
         match state.choose(id, except, version, |paths, group, has| paths.choose(group, has, now)) {
             Begun::Send((path, namespace)) => {
                 state.paths.begin(path);
-                let record = &mut state.records[path.0];
-                record.commands += 1;
+                let record = &state.records[path.0];
                 Begun::Send(Attempt {
                     table: Arc::clone(self),
                     path,
@@ -489,6 +486,7 @@ impl PathTable {
                 self.rereads[path.0].notify_one();
             }
         }
+        self.note_change();
     }
 
     /// Returns true if a live path's log lacks the group of a namespace in use.
@@ -510,7 +508,7 @@ impl PathTable {
     /// State of all paths.
     pub(super) fn status(&self) -> SubsystemStatus {
         let state = self.state.lock();
-        let counters = || state.counters.iter();
+        let (shared, counters) = (state.paths.selector(), || state.counters.iter());
         let path = |(index, record): (usize, &Record)| {
             let id = PathId(index);
             let namespaces = state.heads.values().map(|head| NamespacePath {
@@ -525,13 +523,11 @@ impl PathTable {
                 state: record.state,
                 cause: record.cause.clone(),
                 namespaces: namespaces.collect(),
-                commands: record.commands + counters().map(|one| one.commands(id)).sum::<u64>(),
+                commands: shared.commands(id) + counters().map(|one| one.commands(id)).sum::<u64>(),
                 failures: record.failures,
-                in_flight: state.paths.in_flight(id)
+                in_flight: shared.in_flight(id)
                     + counters().map(|one| one.in_flight(id)).sum::<u32>(),
-                latency: mean(
-                    counters().map(|one| one.latency(id)).chain([state.paths.latency(id)]),
-                ),
+                latency: mean(counters().map(|one| one.latency(id)).chain([shared.latency(id)])),
                 switches: record.switches,
                 switched_at: record.switched_at,
             }
@@ -583,11 +579,11 @@ impl PathTable {
     }
 }
 
-/// Mean of the times that are known; `None` if none is.
-fn mean(times: impl Iterator<Item = Option<Duration>>) -> Option<Duration> {
-    let (sum, count) =
-        times.flatten().fold((Duration::ZERO, 0), |(sum, count), time| (sum + time, count + 1));
-    (count > 0).then(|| sum / count)
+/// Mean of the latencies, in nanoseconds, that are not 0; `None` if all are.
+fn mean(latencies: impl Iterator<Item = u64>) -> Option<Duration> {
+    let known = latencies.filter(|&latency| latency > 0);
+    let (sum, count) = known.fold((0, 0), |(sum, count), latency| (sum + latency, count + 1));
+    (count > 0).then(|| Duration::from_nanos(sum / count))
 }
 
 /// Numbers of paths as text: `0, 2`, or `none`.

@@ -8,7 +8,6 @@ use std::{
 
 use futures_util::future::select_all;
 use quanta::Clock;
-use slab::Slab;
 use tokio::sync::mpsc;
 use verbs::{Provider, RdmaCore};
 
@@ -23,7 +22,7 @@ use crate::{
         data_path::{
             command::{Command, CommandCompletion, Data, ExecutionStatus, SubmitError},
             poller::Poller,
-            statistics::{PollerMeter, Statistics},
+            statistics::Statistics,
             ticks::Ticks,
         },
         runtime,
@@ -57,18 +56,21 @@ pub struct SubsystemPoller<P: Provider = RdmaCore> {
     selector: PathSelector,
     counters: Arc<PathCounters>,
     /// Commands that were submitted and have not completed, by the tag that the pollers see.
-    operations: Slab<Operation>,
+    operations: Vec<Operation>,
+    /// Tags that are not in use.
+    free: Vec<usize>,
     /// Commands that failed on a path, about which is decided at the next poll.
     failed: Vec<(PathId, CommandCompletion)>,
     held: Vec<Held>,
     done: VecDeque<CommandCompletion>,
-    depth: usize,
-    meter: PollerMeter,
+    statistics: Statistics,
     clock: Clock,
     ticks: Ticks,
+    /// Clock reading of the first submission since the last doorbell or poll; 0 for none.
+    submitted_at: u64,
 }
 
-/// Command that was submitted.
+/// Command that was submitted, or row for one.
 struct Operation {
     sqe: Sqe,
     user: u64,
@@ -77,7 +79,8 @@ struct Operation {
     has_buffer: bool,
     /// Generation of the connection that it was sent on.
     generation: u64,
-    progress: Progress,
+    /// Attempts before this one; `None` if it is the first.
+    progress: Option<Box<Progress>>,
 }
 
 /// Command that no poller has.
@@ -122,14 +125,15 @@ impl<P: Provider> SubsystemPoller<P> {
             selector: PathSelector::new(count, policy),
             counters: table.new_counters(),
             table,
-            operations: Slab::new(),
+            operations: Vec::new(),
+            free: Vec::new(),
             failed: Vec::new(),
             held: Vec::new(),
             done: VecDeque::new(),
-            depth: 0,
-            meter: PollerMeter::new(),
+            statistics: Statistics::default(),
             ticks: Ticks::new(&clock),
             clock,
+            submitted_at: 0,
         };
         this.take_arrivals();
         this
@@ -143,25 +147,44 @@ impl<P: Provider> SubsystemPoller<P> {
     /// # Errors
     ///
     /// [`Misuse::QueuesFull`] without [room](Self::room). The error returns the buffer.
-    pub fn submit(&mut self, command: Command) -> Result<(), SubmitError> {
-        if self.room() == 0 {
-            return Err(SubmitError::new(Misuse::QueuesFull.into(), command));
+    #[inline(never)] // as that of a poller
+    pub fn submit(&mut self, mut command: Command) -> Result<(), SubmitError> {
+        if self.submitted_at == 0 {
+            self.submitted_at = self.clock.raw();
         }
-        let Command { sqe, data, user } = command;
-        let tag = self.operations.insert(Operation {
-            sqe,
-            user,
-            submitted: self.clock.raw(),
-            has_buffer: data.buffer().is_some(),
-            generation: 0,
-            progress: Progress::default(),
-        });
-        self.send(tag, data);
+        self.refresh();
+        let Some(tag) = self.free.pop() else {
+            return Err(SubmitError::new(Misuse::QueuesFull.into(), command));
+        };
+        let operation = &mut self.operations[tag];
+        (operation.sqe, operation.user) = (command.sqe, command.user);
+        operation.submitted = self.submitted_at;
+        operation.has_buffer = command.data.buffer().is_some();
+        command.user = tag as u64;
+        let namespace = command.sqe.namespace();
+        if let Some(active) = self.snapshot.active(namespace)
+            && let Some(path) = self.selector.choose(|index| active[index], runtime::now)
+            && let Some(poller) = self.pollers[path.0].first_mut()
+            && poller.room() > 0
+        {
+            operation.generation = self.snapshot.connections[path.0].0;
+            self.selector.begin(path);
+            if let Err(refused) = poller.submit_from(&mut command) {
+                self.failed.push((path, refused.into()));
+            }
+            return Ok(());
+        }
+        self.send(tag, command.data);
         Ok(())
     }
 
     /// Hands all queued commands to the devices, with one doorbell for each queue.
     pub fn ring_doorbells(&mut self) {
+        if self.submitted_at == 0 {
+            return;
+        }
+        self.submitted_at = 0;
+        self.counters.publish(&self.selector);
         for path in 0..self.pollers.len() {
             self.on_path(path, Poller::ring_doorbells);
         }
@@ -170,6 +193,7 @@ impl<P: Provider> SubsystemPoller<P> {
     /// Polls for completions, without blocking, and calls `each` with each of them; returns their
     /// number. Commands that failed on a path are sent again where their class allows it.
     pub fn poll_with(&mut self, mut each: impl FnMut(CommandCompletion)) -> usize {
+        self.submitted_at = 0;
         if self.has_arrivals {
             self.take_arrivals();
         }
@@ -182,32 +206,38 @@ impl<P: Provider> SubsystemPoller<P> {
         }
         completed += self.done.len();
         self.done.drain(..).for_each(each);
+        if completed > 0 {
+            self.counters.publish(&self.selector);
+        }
         completed
     }
 
     /// Polls the queues of one path; completions of commands that failed are kept for a decision.
+    #[inline]
     fn poll_path(&mut self, index: usize, each: &mut impl FnMut(CommandCompletion)) -> usize {
         let path = PathId(index);
-        let Self { pollers, selector, counters, operations, failed, meter, clock, ticks, .. } =
+        let Self { pollers, selector, operations, free, failed, statistics, clock, ticks, .. } =
             self;
-        let (mut completed, mut now, mut has_ended) = (0, 0, false);
+        let (mut completed, mut has_ended) = (0, false);
         for poller in &mut pollers[index] {
-            let polled = poller.poll_with(|done| {
+            let polled = poller.poll_with(|mut done| {
                 if !done.outcome.as_ref().is_ok_and(|response| response.status().is_success()) {
                     failed.push((path, done));
                     return;
                 }
-                if now == 0 {
-                    now = clock.raw();
+                let tag = tag_of(&done);
+                let operation = &mut operations[tag];
+                free.push(tag);
+                // The first of those that arrived together stands for all.
+                let latency = (completed == 0)
+                    .then(|| ticks.nanoseconds(operation.submitted, clock.raw()).max(1));
+                selector.end(path, latency);
+                if let Some(progress) = operation.progress.take() {
+                    statistics.count_retries(operation.sqe.opcode(), progress.retries);
                 }
-                let tag = usize::try_from(done.user).expect("tags are indices");
-                let operation = operations.remove(tag);
-                let latency = ticks.nanoseconds(operation.submitted, now);
-                selector.end(path, Some(Duration::from_nanos(latency)));
-                counters.end(path, selector);
-                record_success(meter, &operation, &done, now);
                 completed += 1;
-                each(CommandCompletion { user: operation.user, ..done });
+                done.user = operation.user;
+                each(done);
             });
             has_ended |= polled.is_err();
         }
@@ -219,16 +249,24 @@ impl<P: Provider> SubsystemPoller<P> {
 
     /// Calls a method of the pollers of a path. One that fails has ended with its controller: its
     /// commands have failed.
+    #[inline]
     fn on_path(&mut self, index: usize, call: impl Fn(&mut Poller<P>) -> Result<(), Error>) {
-        let failed = &mut self.failed;
-        self.pollers[index].retain_mut(|poller| {
-            let is_there = call(poller).is_ok();
-            if !is_there {
-                let take = || poller.take().map(|done| (PathId(index), done));
-                failed.extend(std::iter::from_fn(take));
-            }
-            is_there
-        });
+        let has_failed = |poller: &mut Poller<P>| call(poller).is_err();
+        let ended = self.pollers[index].iter_mut().position(has_failed);
+        if let Some(ended) = ended {
+            self.retire(index, ended);
+            self.on_path(index, call);
+        }
+    }
+
+    /// Takes the commands of a poller that has ended.
+    #[cold]
+    #[inline(never)]
+    fn retire(&mut self, path: usize, index: usize) {
+        let mut poller = self.pollers[path].swap_remove(index);
+        self.statistics.add_successes(poller.statistics().take());
+        let take = || poller.take().map(|done| (PathId(path), done));
+        self.failed.extend(std::iter::from_fn(take));
     }
 
     /// Decides about the commands that failed, and sends those that are held and may go on.
@@ -239,7 +277,10 @@ impl<P: Provider> SubsystemPoller<P> {
                 self.decide(path, done);
             }
             self.send_held();
-            self.ring_doorbells();
+            // Commands that were sent before are pending until then.
+            for path in 0..self.pollers.len() {
+                self.on_path(path, |poller| poller.poll().map(drop));
+            }
             if self.failed.is_empty() {
                 return;
             }
@@ -269,10 +310,9 @@ impl<P: Provider> SubsystemPoller<P> {
 
     /// Decides about a command that failed on a path.
     fn decide(&mut self, path: PathId, done: CommandCompletion) {
-        let CommandCompletion { user, outcome: result, data, execution } = done;
-        let tag = usize::try_from(user).expect("tags are indices");
+        let tag = tag_of(&done);
+        let CommandCompletion { outcome: result, data, execution, .. } = done;
         self.selector.end(path, None);
-        self.counters.end(path, &self.selector);
         self.refresh();
         let operation = &mut self.operations[tag];
         let failed = FailedAttempt {
@@ -285,7 +325,8 @@ impl<P: Provider> SubsystemPoller<P> {
             result: &result,
             execution,
         };
-        let next = operation.progress.decide(&self.table, &failed);
+        let progress = operation.progress.get_or_insert_default();
+        let next = progress.decide(&self.table, &failed);
         match next.filter(|_| operation.has_buffer == data.is_some()) {
             Some(delay) => {
                 let data = Data::of(&operation.sqe, data);
@@ -301,36 +342,45 @@ impl<P: Provider> SubsystemPoller<P> {
     }
 
     /// Submits a command to a poller of the path that is chosen for it, or holds it.
+    #[inline(never)]
     fn send(&mut self, tag: usize, data: Data) {
-        let operation = &self.operations[tag];
-        let (sqe, failed_on) = (operation.sqe, operation.progress.failed_on);
-        let path = match self.choose(sqe.namespace(), failed_on) {
-            Begun::Send(path) => path,
+        let operation = &mut self.operations[tag];
+        let (sqe, progress) = (operation.sqe, operation.progress.as_mut());
+        let failed_on = progress.and_then(|progress| progress.failed_on.take());
+        let namespace = sqe.namespace();
+        match self.choose(namespace, failed_on) {
+            Begun::Send(path) => {
+                self.submit_to(path, tag, Command { sqe, data, user: tag as u64 });
+            }
             Begun::Same => {
-                self.operations[tag].progress.failed_on = None;
                 let until = HeldUntil::At(runtime::now() + PATH_RETRY_INTERVAL);
-                return self.held.push(Held { tag, data, until });
+                self.held.push(Held { tag, data, until });
             }
-            Begun::Hold(version) => return self.hold(tag, data, version),
+            Begun::Hold(version) => self.hold(tag, data, version),
             Begun::Fail => {
-                let error = match self.snapshot.active(sqe.namespace()) {
-                    None if self.table.namespace(sqe.namespace()).is_none() => {
-                        Misuse::NoNamespace(sqe.namespace()).into()
-                    }
-                    _ => self.table.no_path(sqe.namespace()),
+                let error = match self.table.namespace(namespace) {
+                    Some(_) => self.table.no_path(namespace),
+                    None => Misuse::NoNamespace(namespace).into(),
                 };
-                let (data, execution) = (data.into_buffer(), ExecutionStatus::NotSent);
-                return self.complete(tag, Err(error), data, execution);
+                self.complete(tag, Err(error), data.into_buffer(), ExecutionStatus::NotSent);
             }
-        };
+        }
+    }
+
+    /// Submits a command to a poller of a path; without room, it is held.
+    fn submit_to(&mut self, path: PathId, tag: usize, command: Command) {
         let with_room = self.pollers[path.0].iter_mut().find(|poller| poller.room() > 0);
         let Some(poller) = with_room else {
-            return self.held.push(Held { tag, data, until: HeldUntil::Room });
+            return self.held.push(Held { tag, data: command.data, until: HeldUntil::Room });
         };
-        self.operations[tag].generation = self.snapshot.connections[path.0].0;
+        let operation = &mut self.operations[tag];
+        operation.generation = self.snapshot.connections[path.0].0;
         self.selector.begin(path);
-        self.counters.begin(path, &self.selector);
-        if let Err(refused) = poller.submit(Command { sqe, data, user: tag as u64 }) {
+        let submitted = match operation.progress {
+            None => poller.submit(command),
+            Some(_) => poller.submit_later(command, operation.submitted),
+        };
+        if let Err(refused) = submitted {
             self.failed.push((path, refused.into()));
         }
     }
@@ -338,40 +388,47 @@ impl<P: Provider> SubsystemPoller<P> {
     /// Holds a command for which no path is usable until the paths change, up to the limit.
     fn hold(&mut self, tag: usize, data: Data, version: u64) {
         let operation = &mut self.operations[tag];
-        operation.progress.failed_on = None;
-        let due = operation.progress.hold(&self.table);
+        let due = operation.progress.get_or_insert_default().hold(&self.table);
         if due.is_some_and(|due| due <= runtime::now()) {
             let error = self.table.no_path(operation.sqe.namespace());
-            let (data, execution) = (data.into_buffer(), ExecutionStatus::NotSent);
-            return self.complete(tag, Err(error), data, execution);
+            return self.complete(tag, Err(error), data.into_buffer(), ExecutionStatus::NotSent);
         }
         self.held.push(Held { tag, data, until: HeldUntil::Changed(version, due) });
     }
 
-    /// Chooses a path that has a poller with room, if there is one.
-    #[inline]
+    /// Chooses a path, another one than `except` if possible.
     fn choose(&mut self, namespace: NamespaceId, except: Option<PathId>) -> Begun<PathId> {
-        self.refresh();
-        let Self { table, pollers, snapshot, selector, .. } = self;
         if except.is_none()
-            && let Some(active) = snapshot.active(namespace)
+            && let Some(path) = self.choose_now(namespace)
         {
-            let has_room = |index: usize| {
-                active[index] && pollers[index].iter().any(|poller| poller.room() > 0)
-            };
-            if let Some(path) = selector.choose(has_room, runtime::now) {
-                return Begun::Send(path);
-            }
+            return Begun::Send(path);
         }
+        let Self { table, pollers, selector, .. } = self;
         table.choose(selector, |path| !pollers[path.0].is_empty(), namespace, except)
+    }
+
+    /// Chooses a path that has a poller with room, without a look at the table; `None` if none of
+    /// those that are used now has.
+    fn choose_now(&mut self, namespace: NamespaceId) -> Option<PathId> {
+        self.refresh();
+        let Self { pollers, snapshot, selector, .. } = self;
+        let active = snapshot.active(namespace)?;
+        let has_room =
+            |index: usize| active[index] && pollers[index].iter().any(|poller| poller.room() > 0);
+        selector.choose(has_room, runtime::now)
     }
 
     /// Copies the state of the paths if it has changed.
     #[inline]
     fn refresh(&mut self) {
-        if self.table.is_latest(self.snapshot.version) {
-            return;
+        if !self.table.is_latest(self.snapshot.version) {
+            self.copy();
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn copy(&mut self) {
         let before = std::mem::replace(&mut self.snapshot, self.table.snapshot());
         for (index, connection) in self.snapshot.connections.iter().enumerate() {
             if before.connections[index].0 != connection.0 {
@@ -388,9 +445,12 @@ impl<P: Provider> SubsystemPoller<P> {
         data: Option<verbs::Buffer>,
         execution: ExecutionStatus,
     ) {
-        let Operation { sqe, user, progress, .. } = self.operations.remove(tag);
-        (0..progress.retries).for_each(|_| self.meter.record_retry(sqe.opcode()));
-        self.meter.record_failure(sqe.opcode());
+        let operation = &mut self.operations[tag];
+        let (sqe, user) = (operation.sqe, operation.user);
+        let progress = operation.progress.take().unwrap_or_default();
+        self.free.push(tag);
+        self.statistics.count_retries(sqe.opcode(), progress.retries);
+        self.statistics.count_failure(sqe.opcode());
         let execution = progress.execution(execution);
         self.done.push_back(CommandCompletion { user, outcome, data, execution });
     }
@@ -407,9 +467,18 @@ impl<P: Provider> SubsystemPoller<P> {
     }
 
     fn add(&mut self, (path, poller): (PathId, Poller<P>)) {
-        self.depth += poller.depth();
+        let (first, count) = (self.operations.len(), poller.depth());
+        let unused = || Operation {
+            sqe: Sqe::flush(NamespaceId(0)),
+            user: 0,
+            submitted: 0,
+            has_buffer: false,
+            generation: 0,
+            progress: None,
+        };
+        self.operations.resize_with(first + count, unused);
+        self.free.extend(first..first + count);
         self.pollers[path.0].push(poller);
-        self.operations.reserve(self.depth.saturating_sub(self.operations.capacity()));
     }
 
     /// Waits until a command may have completed, or the limit is over.
@@ -462,31 +531,30 @@ impl<P: Provider> SubsystemPoller<P> {
     #[inline]
     #[must_use]
     pub fn room(&self) -> usize {
-        self.depth.saturating_sub(self.in_flight())
+        self.free.len().saturating_sub(self.done.len())
     }
 
     /// Number of commands that were submitted and not handed back.
     #[inline]
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        self.operations.len() + self.done.len()
+        self.operations.len() - self.free.len() + self.done.len()
     }
 
     /// Maximum number of commands in flight: the sum of the queues of all paths that were
     /// connected.
     #[must_use]
     pub fn depth(&self) -> usize {
-        self.depth
+        self.operations.len()
     }
 
     /// Statistics of the commands. A latency is that of the whole command, on all its paths; the
     /// device's counters are those of all paths.
     pub fn statistics(&mut self) -> &mut Statistics {
-        let statistics = self.meter.statistics(self.ticks);
         for poller in self.pollers.iter_mut().flatten() {
-            statistics.add_work(&poller.statistics().take());
+            self.statistics.add_successes(poller.statistics().take());
         }
-        statistics
+        &mut self.statistics
     }
 }
 
@@ -496,16 +564,8 @@ impl<P: Provider> Drop for SubsystemPoller<P> {
     }
 }
 
-/// Counts a command that succeeded.
+/// Tag of a command in the table of its owner.
 #[inline]
-fn record_success(
-    meter: &mut PollerMeter,
-    operation: &Operation,
-    done: &CommandCompletion,
-    now: u64,
-) {
-    let opcode = operation.sqe.opcode();
-    (0..operation.progress.retries).for_each(|_| meter.record_retry(opcode));
-    let bytes = done.data.as_ref().map_or(0, |buffer| buffer.len() as u64);
-    meter.record_success(opcode, bytes, (operation.submitted, now));
+fn tag_of(done: &CommandCompletion) -> usize {
+    usize::try_from(done.user).expect("tags are indices")
 }

@@ -13,10 +13,11 @@ use crate::{
 };
 
 impl<P: Provider> Poller<P> {
-    /// Makes a new command pending: until a queue has room, or until there is a connection.
+    /// Makes a command pending that was not sent on this connection: until a queue has room, or until
+    /// there is a connection. The next poll sends it.
     #[cold]
     #[inline(never)]
-    pub(super) fn submit_later(
+    pub(crate) fn submit_later(
         &mut self,
         command: Command,
         started: u64,
