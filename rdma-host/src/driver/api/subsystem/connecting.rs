@@ -146,10 +146,13 @@ impl<P: Provider> IntoFuture for ConnectingSubsystem<P> {
     }
 }
 
+/// Channel to an owner of pollers of all paths.
+type PollerSender<P> = mpsc::UnboundedSender<(PathId, Poller<P>)>;
+
 /// Owners of the pollers of all paths: poller n of each path goes to owner n.
 struct PollerOwners<P: Provider> {
     /// Fewer than [`count`](Self::count) once it is known how many queues the paths have.
-    senders: Arc<Mutex<Vec<mpsc::UnboundedSender<(PathId, Poller<P>)>>>>,
+    senders: Arc<Mutex<Vec<PollerSender<P>>>>,
     count: usize,
 }
 
