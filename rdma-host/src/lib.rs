@@ -131,9 +131,8 @@
 //! ```
 //!
 //! All paths use one RDMA device, and share its protection domain: each controller of the subsystem
-//! can access all buffers of it. A [`Poller`] is of one controller; a [`SubsystemPoller`], which
-//! [`Subsystem::connect`] gives by [`polled`](ConnectingSubsystem::polled), has queues of all paths,
-//! driven by the thread of its owner.
+//! can access all buffers of it. A [`Poller`] is of one controller; a [`SubsystemPoller`], by
+//! [`ConnectingSubsystem::polled`], has queues of all paths, driven by the thread of its owner.
 //!
 //! # When the controller refuses a command
 //!

@@ -108,7 +108,8 @@ impl PathSelector {
         load.in_flight += 1;
     }
 
-    /// Reports the end of a command, and its latency in nanoseconds if it was executed and measured.
+    /// Reports the end of a command, and its latency in nanoseconds if it was executed and
+    /// measured.
     ///
     /// # Panics
     ///

@@ -40,7 +40,7 @@ pub(super) struct PathTable {
     state: Mutex<State>,
     /// Number of changes that may make a path usable.
     version: watch::Sender<u64>,
-    /// The same number, to be looked at for each command.
+    /// Copy of the version, which is read for each command.
     latest: AtomicU64,
     /// Requests to read the ANA log, by path.
     rereads: Vec<Notify>,

@@ -13,8 +13,8 @@ use crate::{
 };
 
 impl<P: Provider> Poller<P> {
-    /// Makes a command pending that was not sent on this connection: until a queue has room, or until
-    /// there is a connection. The next poll sends it.
+    /// Makes a command pending that was not sent on this connection: until a queue has room, or
+    /// until there is a connection. The next poll sends it.
     #[cold]
     #[inline(never)]
     pub(crate) fn submit_later(
