@@ -233,7 +233,7 @@ fn statuses_are_retried_as_by_a_controller() {
     });
 }
 
-/// What must not be executed twice fails with an unknown outcome.
+/// A command that must not be executed twice fails with an unknown outcome.
 #[test]
 fn what_is_not_repeatable_is_not_sent_again() {
     run(async {
@@ -340,8 +340,8 @@ fn a_path_that_is_connected_later_is_used() {
     });
 }
 
-/// While the access is in change on both paths, commands are held; without a path they fail once
-/// they were held for as long as the options say.
+/// Commands are held while no path has access to the namespace, and fail once they were held for as
+/// long as the options say.
 #[test]
 fn commands_are_held_while_no_path_is_usable() {
     run(async {
