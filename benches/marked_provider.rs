@@ -142,8 +142,8 @@ impl<P: Provider> Provider for MarkedProvider<P> {
     fn post(&self, batch: Batch<'_, Self>) -> Result<(), PostError> {
         self.device_posts(match batch {
             Batch::Receives { queue_pair, requests } => Batch::Receives { queue_pair, requests },
-            Batch::Sends { queue_pair, requests, payloads } => {
-                Batch::Sends { queue_pair, requests, payloads }
+            Batch::Sends { queue_pair, requests, payloads, windows } => {
+                Batch::Sends { queue_pair, requests, payloads, windows }
             }
         })
     }

@@ -23,7 +23,8 @@ use verbs::{
     memory::{Agent, Mapping},
     provider::{
         Batch, CmEventKind, CmRequest, Keys, Operation, Payload, Payloads, QueuePairRequest,
-        QueueRequest, ReceiveRequest, RegisterRequest, SendRequest, Sge, WorkCompletion,
+        QueueRequest, ReceiveRequest, RegisterRequest, SendRequest, Sge, WindowTable,
+        WorkCompletion,
     },
 };
 
@@ -251,7 +252,8 @@ impl RawQueue {
         payloads: &Payloads,
     ) -> Result<(), Box<dyn Error>> {
         let queue_pair = &mut self.pair;
-        let posted = PROVIDER.post(Batch::Sends { queue_pair, requests, payloads });
+        let windows = &mut WindowTable::default();
+        let posted = PROVIDER.post(Batch::Sends { queue_pair, requests, payloads, windows });
         Ok(posted.map_err(|error| error.source)?)
     }
 

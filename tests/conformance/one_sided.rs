@@ -165,11 +165,13 @@ fn write_inline<B: Bench>(bench: &B) -> String {
     String::from_utf8_lossy(&contents(&memory, 7)).into_owned()
 }
 
-/// Binds a window of the server to the first 32 bytes of a buffer.
+/// Binds the only window of the server to the first 32 bytes of a buffer.
 fn bind<B: Bench>(pair: &mut Pair<'_, B>, memory: &Buffer, access: Access) -> RemoteKey {
     let window = pair.server.domain.window().expect("a window");
+    let window = pair.server.queue_pair.add_window(window).expect("it is of the domain");
+    assert_eq!(window, 0);
     let to = BindInfo { buffer: memory, range: 0..32, access };
-    let key = pair.server.queue_pair.bind(window, to).expect("there is room");
+    let key = pair.server.queue_pair.bind(window, &to).expect("there is room");
     pair.server.queue_pair.flush().expect("the device takes it");
     pair.bench.quiet(std::time::Duration::from_millis(1));
     key
@@ -219,7 +221,7 @@ fn invalidated_here<B: Bench>(bench: &B) -> String {
     let mut pair = Pair::connect(bench);
     let memory = pair.server.buffer(&[1; 64], all());
     let key = bind(&mut pair, &memory, Access::REMOTE_READ);
-    pair.server.queue_pair.local_invalidate(key).expect("there is room");
+    pair.server.queue_pair.local_invalidate(0).expect("there is room");
     pair.server.queue_pair.flush().expect("the device takes it");
     assert_eq!(pair.server_says(1), [Status::SUCCESS]);
     refused(&mut pair, false, place(&memory, key))
@@ -248,9 +250,9 @@ fn rebound<B: Bench>(bench: &B) -> String {
     let memory = pair.server.buffer(&[1; 64], all());
     let old = bind(&mut pair, &memory, Access::REMOTE_READ);
     invalidate(&mut pair, old);
-    let window = pair.server.queue_pair.reclaim(old).expect("it is out of use");
+    assert!(!pair.server.queue_pair.is_bound(0), "its key is invalid");
     let to = BindInfo { buffer: &memory, range: 0..32, access: Access::REMOTE_READ };
-    let new = pair.server.queue_pair.bind(window, to).expect("there is room");
+    let new = pair.server.queue_pair.bind(0, &to).expect("there is room");
     pair.server.queue_pair.flush().expect("the device takes it");
     bench.quiet(std::time::Duration::from_millis(1));
     let with_new = one_read(&mut pair, place(&memory, new));

@@ -135,12 +135,11 @@
 //! stale one is an error, [`StaleCompletion`].
 //!
 //! The compiler refuses access to a posted buffer, or posting it twice ([`Buffer`]), sends before
-//! there is a connection ([`PreparedQueuePair`]), and binds of a bound window ([`Window`]). Memory
-//! of another protection domain than the queue pair's is refused when it is used, as
-//! [`Error::Misuse`]. Objects keep those they were created from alive.
+//! there is a connection ([`PreparedQueuePair`]). Binds of a bound [`Window`], and memory of another
+//! protection domain than the queue pair's, are refused as [`Error::Misuse`]. Objects keep those they were created from alive.
 //!
 //! Reads and writes move their buffers, too. A window is bound to part of a buffer for one
-//! connection, by a request on the send queue, and comes back once its key is invalid:
+//! connection, by a request on the send queue, and can be bound again once its key is invalid:
 //!
 //! ```no_run
 //! # fn expose(queue_pair: &mut verbs::QueuePair, domain: &verbs::ProtectionDomain)
@@ -148,15 +147,14 @@
 //! use verbs::{Access, BindInfo};
 //!
 //! let buffer = domain.allocate(4096, Access::LOCAL_WRITE | Access::BIND)?;
-//! let window = domain.window()?;
+//! let window = queue_pair.add_window(domain.window()?)?;
 //! let to = BindInfo { buffer: &buffer, range: 0..512, access: Access::REMOTE_WRITE };
-//! let key = queue_pair.bind(window, to)?;
+//! let key = queue_pair.bind(window, &to)?;
 //! queue_pair.send_inline(&key.0.to_le_bytes())?; // tells the peer, in the same chain
 //! queue_pair.flush()?;
 //! // ... poll and complete; the peer answers by a send that invalidates the key ...
-//! match queue_pair.reclaim(key) {
-//!     Some(window) => drop(window), // or bind it again
-//!     None => queue_pair.local_invalidate(key)?, // the peer did not
+//! if queue_pair.is_bound(window) {
+//!     queue_pair.local_invalidate(window)?; // the peer did not
 //! }
 //! # Ok(())
 //! # }
@@ -272,7 +270,7 @@ pub use queue_pair::{PreparedQueuePair, QueuePair};
 pub use sys::{DeviceInfo, PortInfo, PortState, RdmaCore, devices};
 pub use token::WorkKind;
 pub use verbs_api::VerbsApi;
-pub use window::{BindError, BindInfo, Window};
+pub use window::{BindInfo, Window};
 pub use work::{
     CompletedWork, FlushedWork, PostBufferError, PostSendError, SgList, StaleCompletion,
 };

@@ -54,6 +54,7 @@ pub use self::{
     shared::{MemoryOwner, ReleaseError, SharedMemory},
 };
 pub(crate) use self::{pages::Pages, read_only::ReadOnly};
+use crate::provider::Registration;
 
 /// A range of registered memory. Bytes are copied in and out; nothing borrows them.
 ///
@@ -254,7 +255,7 @@ impl fmt::Debug for Buffer {
 
 /// Memory with its registration. Fields drop in order: the registration before the memory.
 pub(crate) struct Region {
-    pub(crate) _registration: Box<dyn Any + Send + Sync>,
+    pub(crate) registration: Box<dyn Registration>,
     pub(crate) memory: Arc<Mapping>,
     pub(crate) keys: Keys,
     pub(crate) domain: u64,

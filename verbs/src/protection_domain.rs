@@ -174,9 +174,9 @@ impl<P: Provider> ProtectionDomain<P> {
         let request = RegisterRequest::DmaBuf(dma_buf);
         let (registration, keys) = self.inner.provider.register(&self.inner.raw, request)?;
         let memory = Arc::new(Mapping::foreign(address, length, self.agent(), access));
-        let _registration = Box::new(registration);
+        let registration = Box::new(registration);
         let domain = self.inner.identity;
-        Ok(Buffer::whole(Region { _registration, memory, keys, domain }))
+        Ok(Buffer::whole(Region { registration, memory, keys, domain }))
     }
 
     /// Returns true if the device registers dma-bufs. The probe is a file that is no dma-buf: a
@@ -197,9 +197,9 @@ impl<P: Provider> ProtectionDomain<P> {
     pub(crate) fn region(&self, memory: Arc<Mapping>) -> Result<Region, Error> {
         let request = RegisterRequest::Memory(memory.clone());
         let (registration, keys) = self.inner.provider.register(&self.inner.raw, request)?;
-        let _registration = Box::new(registration);
+        let registration = Box::new(registration);
         let domain = self.inner.identity;
-        Ok(Region { _registration, memory, keys, domain })
+        Ok(Region { registration, memory, keys, domain })
     }
 
     /// Allocates a memory window; it serves one bind after another.

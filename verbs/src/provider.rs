@@ -4,6 +4,7 @@
 //! stand in their place, so that everything above runs without a device.
 
 use std::{
+    any::Any,
     io,
     net::SocketAddr,
     num::NonZero,
@@ -18,7 +19,7 @@ use crate::{
     memory::{Agent, Mapping, ReadOnly},
 };
 
-pub use crate::{completion::WorkCompletion, memory::Keys};
+pub use crate::{completion::WorkCompletion, memory::Keys, window::WindowTable};
 
 /// RDMA device, as everything above needs it; calls of the data path take batches.
 ///
@@ -41,7 +42,7 @@ pub trait Provider: Sized + Send + Sync + 'static {
     type ProtectionDomain: Send + Sync + AsFd;
     /// Registered memory, deregistered when dropped, before the memory is freed; or a memory
     /// window, freed when dropped, bound or not: no memory is reached through it afterwards.
-    type Registration: Send + Sync;
+    type Registration: Registration;
     /// A completion queue with its channel, whose file descriptor this is.
     type CompletionQueue: Send + AsFd;
     /// A queue pair bound to an endpoint.
@@ -164,6 +165,20 @@ pub trait Provider: Sized + Send + Sync + 'static {
         queue: &mut Self::CompletionQueue,
         request: QueueRequest<'_>,
     ) -> Result<usize, Error>;
+}
+
+/// Registered memory, or a memory window.
+pub trait Registration: Send + Sync + 'static {
+    /// The registration of the provider that has made it: a provider that wraps another one passes
+    /// this on to the registration that it wraps.
+    fn innermost(&self) -> &dyn Any;
+}
+
+/// Of a provider that keeps nothing of a registration.
+impl Registration for () {
+    fn innermost(&self) -> &dyn Any {
+        self
+    }
 }
 
 /// Request to the connection manager.
@@ -328,6 +343,8 @@ pub enum Batch<'a, P: Provider> {
         requests: &'a [SendRequest],
         /// Bytes and elements that their payloads refer to.
         payloads: &'a Payloads,
+        /// Windows that their binds refer to.
+        windows: &'a mut WindowTable,
     },
 }
 
@@ -499,6 +516,8 @@ pub enum Operation {
 /// Bind of a memory window to a range of registered memory.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct BindWindow {
+    /// The window's index in the batch's [`WindowTable`], which has what was registered for both.
+    pub index: usize,
     /// The window's [local number](Keys::local).
     pub window: u32,
     /// The key it gets: that of before, with other low 8 bits.
@@ -529,11 +548,6 @@ pub struct SendRequest {
 impl SendRequest {
     pub(crate) const EMPTY: Self =
         Self { token: 0, signaled: false, operation: Operation::Send, payload: Payload::Nothing };
-
-    #[inline]
-    pub(crate) fn is_bind(&self) -> bool {
-        matches!(self.operation, Operation::BindWindow(_))
-    }
 }
 
 /// A receive, ready to be handed over.

@@ -10,10 +10,9 @@ use std::{fmt, sync::Arc};
 
 use self::engine::{Engine, FlushError};
 use crate::{
-    BindError, BindInfo, Buffer, CompletedWork, Completion, Error, Established, FlushedWork,
-    PostBufferError, PostSendError, Provider, QueuePairCapabilities, RdmaCore, RemoteAddress,
-    RemoteKey, SgList, StaleCompletion, VerbsApi, Window,
-    completion::Invalidated,
+    BindInfo, Buffer, CompletedWork, Completion, Error, Established, FlushedWork, PostBufferError,
+    PostSendError, Provider, QueuePairCapabilities, RdmaCore, RemoteAddress, RemoteKey, SgList,
+    StaleCompletion, VerbsApi, Window,
     completion_queue::Reservation,
     provider::{Operation, QueuePairInfo},
 };
@@ -228,60 +227,64 @@ impl<P: Provider> QueuePair<P> {
         self.engine.post_inline(Operation::RdmaWrite(to), bytes)
     }
 
-    /// Queues the bind of a window to a range of a buffer, and returns the key by which the peer
-    /// reaches that range, from the buffer's [address](Buffer::address) on, over this connection
-    /// alone. A send that is queued after this may carry the key to the peer.
-    ///
-    /// The queue pair keeps the window; [`reclaim`](Self::reclaim) returns it. The buffer stays
-    /// the caller's; its bytes change whenever the peer writes them. Success makes a completion
-    /// only periodically, as of [`send_inline`](Self::send_inline).
+    /// Gives the queue pair a window, which it keeps; returns the window's index: the number of
+    /// those before it.
     ///
     /// # Errors
     ///
-    /// Hands the window back with [`Error::QueueFull`], or [`Error::Misuse`]: window or buffer is
-    /// of another domain, the range is empty or not within the buffer, the access is nothing that a
-    /// window can allow, or the buffer is registered without [`BIND`](crate::Access::BIND), or
-    /// without [`LOCAL_WRITE`](crate::Access::LOCAL_WRITE) for a window that may be written.
-    pub fn bind(&mut self, window: Window, to: BindInfo<'_>) -> Result<RemoteKey, BindError> {
+    /// [`Error::Misuse`]: the window is of another domain.
+    pub fn add_window(&mut self, window: Window) -> Result<usize, Error> {
+        self.engine.windows.add(window, self.engine.domain)
+    }
+
+    /// Queues the bind of the window at an index to a range of a buffer, and returns the key by
+    /// which the peer reaches that range, from the buffer's [address](Buffer::address) on, over this
+    /// connection alone. A send that is queued after this may carry the key to the peer.
+    ///
+    /// The window is [bound](Self::is_bound) until the key is invalid. The buffer stays the
+    /// caller's; its bytes change whenever the peer writes them. Success makes a completion only
+    /// periodically, as of [`send_inline`](Self::send_inline).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::QueueFull`], or [`Error::Misuse`]: there is no such window, or it is bound; the
+    /// buffer is of another domain, the range is empty or not within the buffer, the access is
+    /// nothing that a window can allow, or the buffer is registered without
+    /// [`BIND`](crate::Access::BIND), or without [`LOCAL_WRITE`](crate::Access::LOCAL_WRITE) for a
+    /// window that may be written.
+    #[inline]
+    pub fn bind(&mut self, window: usize, to: &BindInfo<'_>) -> Result<RemoteKey, Error> {
         self.engine.bind(window, to)
     }
 
-    /// Queues the invalidation of a window's key. After its completion, a
-    /// [`CompletedWork::Credit`], [`reclaim`](Self::reclaim) returns the window.
+    /// Queues the invalidation of the key of the window at an index, which is free after its
+    /// completion, a [`CompletedWork::Credit`].
     ///
     /// # Errors
     ///
     /// * [`Error::QueueFull`]: process completions first.
-    /// * [`Error::Misuse`]: no window is bound to this queue pair with that key, or it is being
+    /// * [`Error::Misuse`]: there is no such window, it is not bound, or its key is being
     ///   invalidated already.
-    pub fn local_invalidate(&mut self, key: RemoteKey) -> Result<(), Error> {
-        self.engine.local_invalidate(key)
+    pub fn local_invalidate(&mut self, window: usize) -> Result<(), Error> {
+        self.engine.local_invalidate(window)
     }
 
-    /// Returns a window whose key is invalid: the peer sent with invalidate, and that receive is
-    /// completed, or this side [invalidated](Self::local_invalidate) it. `None` while the peer may
-    /// still use the key.
+    /// Returns true while the peer may use the key of the window at an index: it was bound, and
+    /// since then no receive of a message that invalidates the key was completed, and no
+    /// [invalidation](Self::local_invalidate) by this side.
     ///
     /// A key stays valid if the peer, which was to invalidate it, answered without.
-    pub fn reclaim(&mut self, key: RemoteKey) -> Option<Window> {
-        self.engine.windows.reclaim(key)
+    pub fn is_bound(&self, window: usize) -> bool {
+        self.engine.windows.is_bound(window)
     }
 
-    /// Makes room for windows: up to `count` can be bound at a time without allocating.
-    pub fn reserve_windows(&mut self, count: usize) {
-        self.engine.windows.reserve(count);
-    }
-
-    /// Returns the key that a received message invalidated. Unlike the completion's own
+    /// Notes and returns the key that a received message invalidated; the window at the index
+    /// `likely` is looked at first. Unlike the completion's own
     /// [`invalidated`](crate::provider::WorkCompletion::invalidated) it also knows on devices that
-    /// report it ambiguously (rxe): there it is a key of this queue pair's windows that are bound,
-    /// or not reclaimed yet.
-    pub fn invalidated(&self, completion: &Completion) -> Option<RemoteKey> {
-        match completion.invalidated {
-            Invalidated::Certainly(key) => Some(key),
-            Invalidated::Perhaps(key) => self.engine.windows.contains(key).then_some(key),
-            Invalidated::No => None,
-        }
+    /// report it ambiguously (rxe): there it is the last key of one of this queue pair's windows.
+    #[inline]
+    pub fn invalidated(&mut self, completion: &Completion, likely: usize) -> Option<RemoteKey> {
+        self.engine.invalidated(completion, likely)
     }
 
     /// Queues a receive; its completion gives the buffer back with the `tag`.
@@ -297,7 +300,8 @@ impl<P: Provider> QueuePair<P> {
     /// Copies the beginning of a received message out, and queues its receive again, with the same
     /// buffer and tag: what [`complete`](Self::complete) and
     /// [`post_receive`](Self::post_receive) do together, for less. Returns the message's length;
-    /// what `out` has beyond that is left over from other messages.
+    /// what `out` has beyond that is left over from other messages. That the message may have
+    /// invalidated a key is left to [`invalidated`](Self::invalidated).
     ///
     /// # Errors
     ///

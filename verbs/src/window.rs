@@ -5,7 +5,7 @@ use std::{any::Any, fmt, ops::Range, sync::Arc};
 use crate::{
     Access, Buffer, Error, RemoteKey,
     memory::{Keys, Region},
-    provider::BindWindow,
+    provider::{BindWindow, Registration},
 };
 
 /// A memory window of type 2, which is not bound to anything.
@@ -18,70 +18,30 @@ use crate::{
 ///
 /// ```text
 ///   ProtectionDomain::window
-///        '------------> Window -- bind --> bound, in the queue pair; its key is told to the peer
-///                        ^                  |           |
-///                        |   the peer sends |           | local_invalidate
-///                        |  with invalidate v           v
-///                        '--- reclaim ---- invalid, after the completion
+///        '--> Window -- add_window --> free -- bind --> bound; its key is told to the peer
+///                                       ^                |           |
+///                                       | the peer sends |           | local_invalidate
+///                                       | with invalidate v          v
+///                                       '------------- after the completion
 /// ```
 ///
-/// A window cannot be bound while it is bound: the queue pair has it.
-///
-/// ```compile_fail,E0382
-/// # fn twice(queue_pair: &mut verbs::QueuePair, window: verbs::Window, to: verbs::BindInfo<'_>) {
-/// queue_pair.bind(window, to.clone());
-/// queue_pair.bind(window, to); // moved into the first
-/// # }
-/// ```
+/// A queue pair keeps the windows that it was given, each at an index, and binds one again and
+/// again. A window that is bound cannot be bound.
 pub struct Window {
-    // Fields drop in order: the device's window before the memory it is bound to.
-    _registration: Box<dyn Any + Send + Sync>,
+    registration: Box<dyn Registration>,
     number: u32,
     key: RemoteKey,
     domain: u64,
-    memory: Option<Arc<Region>>,
 }
 
 impl Window {
-    pub(crate) fn new(_registration: Box<dyn Any + Send + Sync>, keys: Keys, domain: u64) -> Self {
+    pub(crate) fn new(registration: Box<dyn Registration>, keys: Keys, domain: u64) -> Self {
         let Keys { local: number, remote: key } = keys;
-        Self { _registration, number, key, domain, memory: None }
-    }
-
-    /// Bind request for the device; the window does not change yet.
-    pub(crate) fn request(&self, domain: u64, to: BindInfo<'_>) -> Result<BindWindow, Error> {
-        let BindInfo { buffer, range, access } = to;
-        if self.domain != domain {
-            return Err(Error::Misuse("the window is of another protection domain"));
-        }
-        if buffer.domain() != domain {
-            return Err(Error::Misuse("the buffer is of another protection domain"));
-        }
-        if range.is_empty() || range.end > buffer.len() {
-            return Err(Error::Misuse("a window covers at least one byte, and all of the buffer"));
-        }
-        if !access.is_remote() {
-            return Err(Error::Misuse("a window allows REMOTE_READ, REMOTE_WRITE or both"));
-        }
-        if !buffer.access().contains(Access::BIND) {
-            return Err(Error::Misuse("a buffer for windows must be registered with BIND"));
-        }
-        if access.contains(Access::LOCAL_WRITE) && !buffer.access().contains(Access::LOCAL_WRITE) {
-            return Err(Error::Misuse(
-                "a window that may be written needs a buffer registered with LOCAL_WRITE",
-            ));
-        }
-        Ok(BindWindow {
-            window: self.number,
-            key: self.next_key(),
-            memory: buffer.local_key(),
-            address: buffer.address() + range.start as u64,
-            length: range.len() as u64,
-            access,
-        })
+        Self { registration, number, key, domain }
     }
 
     /// The low 8 bits are ours to choose, so that an old key is not the new one.
+    #[inline]
     fn next_key(&self) -> RemoteKey {
         let RemoteKey(key) = self.key;
         RemoteKey(key & !KEY_MASK | key.wrapping_add(1) & KEY_MASK)
@@ -111,251 +71,246 @@ impl Clone for BindInfo<'_> {
     }
 }
 
-/// Hash table of the windows that a queue pair has bound, by their numbers: the upper bits of their
-/// keys, which never change.
-///
-/// A window's row is at its number, or behind it where that is taken (linear probing); a window
-/// that is bound again finds its row again. Half of the rows are free. A device assigns numbers in
-/// turn, so most windows are at their own. A peer cannot make it slow: the numbers are those of
-/// this side's device, and a number that the peer sends is only looked up.
-#[derive(Debug)]
-pub(crate) struct BoundWindows {
-    /// A power of two.
-    rows: Box<[Row]>,
-    /// Number of rows that belong to a window.
-    known: usize,
+/// The windows of a queue pair, by index.
+#[derive(Default)]
+pub struct WindowTable {
+    rows: Vec<Row>,
 }
 
-#[derive(Debug)]
 struct Row {
-    /// The window's key, whether it is bound or not; nothing in a row that is free.
-    key: Option<RemoteKey>,
+    // Fields drop in order: the device's window before the memory it is bound to.
+    window: Window,
+    memory: Option<Arc<Region>>,
     state: State,
-    window: Option<Window>,
 }
 
-#[derive(Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum State {
+    /// The key is invalid.
+    Free,
     /// The peer may use the key.
     Valid,
-    /// This side has queued its invalidation.
+    /// This side has queued the key's invalidation.
     Invalidating,
-    /// The key is invalid.
-    Invalid,
 }
 
-impl BoundWindows {
-    pub(crate) fn new() -> Self {
-        Self { rows: Self::free(1), known: 0 }
-    }
-
-    fn free(rows: usize) -> Box<[Row]> {
-        let row = |_| Row { key: None, state: State::Invalid, window: None };
-        (0..rows).map(row).collect()
-    }
-
-    /// Makes room for this number of windows at a time: binding them allocates nothing then.
-    pub(crate) fn reserve(&mut self, count: usize) {
-        let length = (2 * count).next_power_of_two();
-        if length > self.rows.len() {
-            self.renew(length);
+impl WindowTable {
+    /// Adds a window, which is free; returns its index.
+    pub(crate) fn add(&mut self, window: Window, domain: u64) -> Result<usize, Error> {
+        if window.domain != domain {
+            return Err(Error::Misuse("the window is of another protection domain"));
         }
+        self.rows.push(Row { window, memory: None, state: State::Free });
+        Ok(self.rows.len() - 1)
     }
 
-    /// Replaces the table by one of this length, without the windows that are not bound.
-    fn renew(&mut self, length: usize) {
-        let before = std::mem::replace(&mut self.rows, Self::free(length));
-        self.known = 0;
-        for row in before {
-            if let (Some(key), Some(_)) = (row.key, &row.window) {
-                let place = self.place(key);
-                self.rows[place] = row;
-                self.known += 1;
-            }
-        }
-    }
-
-    /// The row of the window that has a key, or a free one.
+    /// Checks a bind; returns the request for the device. The window does not change yet.
     #[inline]
-    fn place(&self, RemoteKey(key): RemoteKey) -> usize {
-        let mask = self.rows.len() - 1;
-        let mut at = (key >> KEY_BITS) as usize & mask;
-        while let Some(RemoteKey(other)) = self.rows[at].key
-            && (other ^ key) >> KEY_BITS != 0
-        {
-            at = (at + 1) & mask;
-        }
-        at
-    }
-
-    /// The row of the window that is bound with just this key.
-    #[inline]
-    fn find(&mut self, key: RemoteKey) -> Option<&mut Row> {
-        let place = self.place(key);
-        Some(&mut self.rows[place]).filter(|row| row.key == Some(key) && row.window.is_some())
-    }
-
-    /// Returns true if the key is of a window here, valid or not.
-    pub(crate) fn contains(&self, key: RemoteKey) -> bool {
-        let row = &self.rows[self.place(key)];
-        row.key == Some(key) && row.window.is_some()
-    }
-
-    /// Takes in a window that was just bound as `request` says.
-    pub(crate) fn insert(&mut self, mut window: Window, request: &BindWindow, buffer: &Buffer) {
-        window.key = request.key;
-        window.memory = Some(buffer.region());
-        self.hold(window, State::Valid);
-    }
-
-    fn hold(&mut self, window: Window, state: State) {
-        let mut place = self.place(window.key);
-        if self.rows[place].key.is_none() {
-            if 2 * (self.known + 1) > self.rows.len() {
-                let bound = self.rows.iter().filter(|row| row.window.is_some()).count();
-                self.renew((4 * (bound + 1)).next_power_of_two().max(self.rows.len()));
-                place = self.place(window.key);
+    pub(crate) fn request(
+        &self,
+        index: usize,
+        domain: u64,
+        to: &BindInfo<'_>,
+    ) -> Result<BindWindow, Error> {
+        let BindInfo { buffer, ref range, access } = *to;
+        let refused = match self.rows.get(index) {
+            None => NO_WINDOW,
+            Some(Row { state: State::Valid | State::Invalidating, .. }) => "the window is bound",
+            Some(Row { window, .. }) => {
+                if let Some(refused) = refuse(buffer, range, access, domain) {
+                    refused
+                } else {
+                    return Ok(BindWindow {
+                        index,
+                        window: window.number,
+                        key: window.next_key(),
+                        memory: buffer.local_key(),
+                        address: buffer.address() + range.start as u64,
+                        length: range.len() as u64,
+                        access,
+                    });
+                }
             }
-            self.known += 1;
-        }
-        debug_assert!(2 * self.known <= self.rows.len(), "half of the rows are free");
-        self.rows[place] = Row { key: Some(window.key), state, window: Some(window) };
+        };
+        Err(Error::Misuse(refused))
     }
 
-    /// Notes that this side queues the invalidation of a key.
-    pub(crate) fn begin_invalidation(&mut self, key: RemoteKey) -> Result<(), Error> {
-        match self.find(key) {
+    /// Notes that a window was queued to be bound as `request` says.
+    #[inline]
+    pub(crate) fn begin(&mut self, request: &BindWindow, buffer: &Buffer) {
+        let Some(row) = self.rows.get_mut(request.index) else { return };
+        row.window.key = request.key;
+        row.memory = Some(buffer.region());
+        row.state = State::Valid;
+    }
+
+    /// Notes that this side queues the invalidation of a window's key, which it returns.
+    pub(crate) fn begin_invalidation(&mut self, index: usize) -> Result<RemoteKey, Error> {
+        match self.rows.get_mut(index) {
             Some(row) if row.state == State::Valid => {
                 row.state = State::Invalidating;
-                Ok(())
+                Ok(row.window.key)
             }
-            _ => Err(Error::Misuse("the key is of no window that is bound to this queue pair")),
+            Some(_) => Err(Error::Misuse("the window is not bound, or is being invalidated")),
+            None => Err(Error::Misuse(NO_WINDOW)),
         }
     }
 
     /// Takes back what `begin_invalidation` noted, since nothing was asked for after all.
-    pub(crate) fn cancel_invalidation(&mut self, key: RemoteKey) {
-        if let Some(row) = self.find(key) {
+    pub(crate) fn cancel_invalidation(&mut self, index: usize) {
+        if let Some(row) = self.rows.get_mut(index) {
             row.state = State::Valid;
         }
     }
 
-    /// Notes that a key is invalid, if it is of a window here.
+    /// Notes that a key is invalid; returns false if it is the key of no window here, bound or
+    /// free. The window at the index `likely` is looked at first.
     #[inline]
-    pub(crate) fn invalidated(&mut self, key: RemoteKey) {
-        if let Some(row) = self.find(key) {
-            row.state = State::Invalid;
+    pub(crate) fn invalidated(&mut self, key: RemoteKey, likely: usize) -> bool {
+        match self.rows.get_mut(likely) {
+            Some(row) if row.window.key == key => {
+                row.free();
+                true
+            }
+            _ => self.invalidated_elsewhere(key),
         }
     }
 
-    /// Returns the window whose key is invalid.
+    #[cold]
+    fn invalidated_elsewhere(&mut self, key: RemoteKey) -> bool {
+        let row = self.rows.iter_mut().find(|row| row.window.key == key);
+        row.map(Row::free).is_some()
+    }
+
+    /// Returns true if a window may be bound to memory: its key is not known to be invalid.
+    pub(crate) fn is_bound(&self, index: usize) -> bool {
+        self.rows.get(index).is_some_and(|row| row.state != State::Free)
+    }
+
+    /// What the provider has registered for the window of a bind, and for its memory; `None` unless
+    /// the window is here, and bound as the request says, or is about to be.
     #[inline]
-    pub(crate) fn reclaim(&mut self, key: RemoteKey) -> Option<Window> {
-        let row = self.find(key).filter(|row| row.state == State::Invalid)?;
-        let mut window = row.window.take()?;
-        window.memory = None;
-        Some(window)
+    pub fn registrations(&mut self, bind: &BindWindow) -> Option<(&dyn Any, &dyn Any)> {
+        let Row { window, memory, .. } = self.rows.get_mut(bind.index)?;
+        let memory = memory.as_ref().filter(|memory| memory.keys.local == bind.memory)?;
+        if window.key != bind.key {
+            return None;
+        }
+        Some((window.registration.innermost(), memory.registration.innermost()))
     }
 }
 
-/// A window that was not bound.
-#[derive(Debug)]
-pub struct BindError {
-    /// Error of the bind.
-    pub error: Error,
-    /// The window, as it was given.
-    pub window: Window,
-}
-
-impl fmt::Display for BindError {
+impl fmt::Debug for WindowTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "bind refused: {}", self.error)
+        f.debug_list().entries(self.rows.iter().map(|row| &row.window)).finish()
     }
 }
 
-impl std::error::Error for BindError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.error.source()
+impl Row {
+    #[inline]
+    fn free(&mut self) {
+        self.state = State::Free;
+        self.memory = None;
     }
 }
 
-impl From<BindError> for Error {
-    fn from(refused: BindError) -> Self {
-        refused.error
+impl BindWindow {
+    /// Key that the window has until then.
+    pub(crate) fn replaced_key(&self) -> RemoteKey {
+        let RemoteKey(key) = self.key;
+        RemoteKey(key & !KEY_MASK | key.wrapping_sub(1) & KEY_MASK)
     }
 }
+
+/// Reason why a window cannot be bound to a range, if there is one.
+#[inline]
+fn refuse(
+    buffer: &Buffer,
+    range: &Range<usize>,
+    access: Access,
+    domain: u64,
+) -> Option<&'static str> {
+    let writes = access.contains(Access::LOCAL_WRITE);
+    if buffer.domain() != domain {
+        Some("the buffer is of another protection domain")
+    } else if range.is_empty() || range.end > buffer.len() {
+        Some("a window covers at least one byte, and all of the buffer")
+    } else if !access.is_remote() {
+        Some("a window allows REMOTE_READ, REMOTE_WRITE or both")
+    } else if !buffer.access().contains(Access::BIND) {
+        Some("a buffer for windows must be registered with BIND")
+    } else if writes && !buffer.access().contains(Access::LOCAL_WRITE) {
+        Some("a window that may be written needs a buffer registered with LOCAL_WRITE")
+    } else {
+        None
+    }
+}
+
+const NO_WINDOW: &str = "the queue pair has no window of this index";
 
 /// The bits of a window's key that change with each bind.
-const KEY_MASK: u32 = (1 << KEY_BITS) - 1;
-const KEY_BITS: u32 = 8;
+const KEY_MASK: u32 = 0xff;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn window(key: u32) -> Window {
-        Window::new(Box::new(()), Keys { local: 3, remote: RemoteKey(key) }, 1)
+        Window::new(Box::new(()), Keys { local: key >> 8, remote: RemoteKey(key) }, 1)
+    }
+
+    /// Table of a window that is bound with this key.
+    fn bound(key: u32) -> WindowTable {
+        let mut windows = WindowTable::default();
+        windows.add(window(key), 1).expect("it is of the domain");
+        windows.rows[0].state = State::Valid;
+        windows
     }
 
     #[test]
     fn only_the_low_bits_of_a_key_change() {
-        assert_eq!(window(0x2e3).next_key(), RemoteKey(0x2e4));
-        assert_eq!(window(0x2ff).next_key(), RemoteKey(0x200));
-        assert_eq!(window(0xffff_ffff).next_key(), RemoteKey(0xffff_ff00));
+        for (before, after) in [(0x2e3, 0x2e4), (0x2ff, 0x200), (0xffff_ffff, 0xffff_ff00)] {
+            assert_eq!(window(before).next_key(), RemoteKey(after));
+            let bind = BindWindow {
+                index: 0,
+                window: 0,
+                key: RemoteKey(after),
+                memory: 0,
+                address: 0,
+                length: 1,
+                access: Access::REMOTE_READ,
+            };
+            assert_eq!(bind.replaced_key(), RemoteKey(before));
+        }
     }
 
     #[test]
-    fn a_table_with_room_does_not_grow() {
-        let mut windows = BoundWindows::new();
-        windows.reserve(100);
-        let room = windows.rows.len();
-        let turns = if cfg!(miri) { 1000 } else { 100_000_u32 };
-        for turn in 0..turns {
-            let key = |turn: u32| RemoteKey(((turn % 100) << 8) | ((turn / 100) & KEY_MASK));
-            windows.hold(window(key(turn).0), State::Invalid);
-            if turn >= 99 {
-                assert!(windows.contains(key(turn - 99)));
-                assert!(windows.reclaim(key(turn - 99)).is_some());
-            }
-        }
-        assert_eq!(windows.rows.len(), room);
+    fn a_window_is_free_when_its_key_is_invalid() {
+        let (mut windows, key) = (bound(0x201), RemoteKey(0x201));
+        assert!(!windows.invalidated(RemoteKey(0x202), 0));
+        assert!(windows.is_bound(0), "another key was invalidated");
+        assert_eq!(windows.begin_invalidation(0).expect("it is bound"), key);
+        assert!(windows.begin_invalidation(0).is_err(), "it was asked for already");
+        assert!(windows.is_bound(0), "that is not done yet");
+        assert!(windows.invalidated(key, 0));
+        assert!(!windows.is_bound(0));
+        assert!(windows.begin_invalidation(0).is_err(), "it is free");
+        assert!(windows.begin_invalidation(1).is_err(), "there is none");
     }
 
     #[test]
-    fn a_table_without_room_grows_and_keeps_what_is_bound() {
-        let mut windows = BoundWindows::new();
-        let keys = (1..=100).map(|number| RemoteKey((number * 7) << KEY_BITS));
-        for key in keys.clone() {
-            windows.hold(window(key.0), State::Invalid);
-        }
-        for key in keys {
-            assert!(!windows.contains(RemoteKey(key.0 + 1)), "another key of the same window");
-            assert!(windows.reclaim(key).is_some());
-            assert!(!windows.contains(key));
-        }
-        let room = windows.rows.len();
-        for number in 1000..100_000 {
-            let key = RemoteKey(number << KEY_BITS);
-            windows.hold(window(key.0), State::Invalid);
-            windows.reclaim(key).expect("it is bound");
-        }
-        assert_eq!(windows.rows.len(), room, "windows that are gone take no room");
+    fn a_key_is_found_wherever_its_window_is() {
+        let mut windows = bound(0x201);
+        windows.add(window(0x303), 1).expect("it is of the domain");
+        windows.rows[1].state = State::Valid;
+        assert!(windows.invalidated(RemoteKey(0x303), 0));
+        assert!(windows.is_bound(0) && !windows.is_bound(1));
+        assert!(windows.invalidated(RemoteKey(0x201), 7));
+        assert!(!windows.is_bound(0));
     }
 
     #[test]
-    fn a_window_comes_back_when_its_key_is_out_of_use() {
-        let mut windows = BoundWindows::new();
-        let key = RemoteKey(0x201);
-        windows.hold(window(0x201), State::Valid);
-        assert!(windows.reclaim(key).is_none(), "it is in use");
-        windows.invalidated(RemoteKey(0x202));
-        assert!(windows.reclaim(key).is_none(), "another key was invalidated");
-        assert!(windows.begin_invalidation(RemoteKey(0x200)).is_err(), "a stale key");
-        windows.begin_invalidation(key).expect("it is in use");
-        assert!(windows.begin_invalidation(key).is_err(), "it was asked for already");
-        assert!(windows.reclaim(key).is_none(), "that is not done yet");
-        windows.invalidated(key);
-        assert!(windows.reclaim(key).is_some());
-        assert!(windows.reclaim(key).is_none(), "only once");
+    fn a_window_of_another_domain_is_not_added() {
+        assert!(matches!(WindowTable::default().add(window(0x201), 2), Err(Error::Misuse(_))));
     }
 }

@@ -276,6 +276,25 @@ impl<T> Slots<T> {
         Some((slot, &mut entry.content))
     }
 
+    /// As [`complete_fast`](Self::complete_fast), but of a command whose key the response has
+    /// invalidated.
+    #[inline]
+    pub fn complete_invalidated(
+        &mut self,
+        command: CommandId,
+        key: RemoteKey,
+    ) -> Option<(u16, &mut T)> {
+        let slot = self.slot(command);
+        let entry = self.slots.get_mut(usize::from(slot))?;
+        match entry.progress {
+            Progress::KeyAwaitResponse(expected) if expected == key && entry.id == command => {
+                self.free.push(slot, entry);
+                Some((slot, &mut entry.content))
+            }
+            _ => None,
+        }
+    }
+
     #[inline]
     fn complete(&mut self, slot: u16, response: Cqe) -> Result<ResponseOutcome, TargetMisbehaved> {
         self.release(slot);

@@ -1,6 +1,7 @@
 //! Handles of the users: each keeps its object in the simulation, and removes it when dropped.
 
 use std::{
+    any::Any,
     fmt,
     os::fd::{AsFd, BorrowedFd},
     sync::{
@@ -9,7 +10,7 @@ use std::{
     },
 };
 
-use verbs::provider::Keys;
+use verbs::provider::{Keys, Registration};
 
 use super::{
     signal::Signal,
@@ -125,6 +126,12 @@ impl Drop for HostEndpoint {
 impl Drop for DomainHandle {
     fn drop(&mut self) {
         self.simulation.with(|simulation| simulation.domains.remove(&self.id));
+    }
+}
+
+impl Registration for HostRegistration {
+    fn innermost(&self) -> &dyn Any {
+        self
     }
 }
 

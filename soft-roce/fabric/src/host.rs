@@ -173,7 +173,7 @@ impl Provider for Host {
             Batch::Receives { queue_pair, requests } => {
                 take_each(requests, |request| simulation.post_receive(queue_pair.id, *request))
             }
-            Batch::Sends { queue_pair, requests, payloads } => take_each(requests, |request| {
+            Batch::Sends { queue_pair, requests, payloads, .. } => take_each(requests, |request| {
                 simulation.post_send(queue_pair.id, request, payloads)
             }),
         })

@@ -1,6 +1,7 @@
 //! Provider that records the calls of another provider and their results.
 
 use std::{
+    any::Any,
     fmt,
     os::fd::{AsFd, BorrowedFd},
     sync::{
@@ -16,7 +17,7 @@ use verbs::{
     provider::{
         Batch, CmEvent, CmRequest, CompletionQueueInfo, Keys, Operation, Payload, Payloads,
         PostError, QueuePairInfo, QueuePairRequest, QueueRequest, ReceiveRequest, RegisterRequest,
-        SendRequest, WorkCompletion,
+        Registration, SendRequest, WorkCompletion,
     },
 };
 
@@ -128,7 +129,13 @@ recorded! {
 
 /// Recorded memory or window.
 pub struct RecorderRegistration<P: Provider> {
-    _inner: P::Registration,
+    inner: P::Registration,
+}
+
+impl<P: Provider> Registration for RecorderRegistration<P> {
+    fn innermost(&self) -> &dyn Any {
+        self.inner.innermost()
+    }
 }
 
 impl<P: Provider> AsFd for RecorderEndpoint<P> {
@@ -283,7 +290,7 @@ impl<P: Provider> Provider for Recorder<P> {
         }
         let outcome = Outcome(made.as_ref().map(|(_, keys)| format!("{keys:x?}")));
         self.trace.write(format_args!("domain {}: {what}: {outcome}", domain.number));
-        made.map(|(inner, keys)| (RecorderRegistration { _inner: inner }, keys))
+        made.map(|(inner, keys)| (RecorderRegistration { inner }, keys))
     }
 
     fn completion_queue(
@@ -335,8 +342,8 @@ impl<P: Provider> Provider for Recorder<P> {
             Batch::Receives { queue_pair, requests } => {
                 Batch::Receives { queue_pair: &mut queue_pair.inner, requests }
             }
-            Batch::Sends { queue_pair, requests, payloads } => {
-                Batch::Sends { queue_pair: &mut queue_pair.inner, requests, payloads }
+            Batch::Sends { queue_pair, requests, payloads, windows } => {
+                Batch::Sends { queue_pair: &mut queue_pair.inner, requests, payloads, windows }
             }
         });
         match &done {
@@ -385,7 +392,7 @@ fn describe<P: Provider>(batch: &Batch<'_, Recorder<P>>) -> String {
         Batch::Receives { queue_pair, requests } => {
             format!("queue pair {}: {}", queue_pair.number, receives(requests))
         }
-        Batch::Sends { queue_pair, requests, payloads } => {
+        Batch::Sends { queue_pair, requests, payloads, .. } => {
             let sends: Vec<_> = requests.iter().map(|request| send(request, payloads)).collect();
             format!("queue pair {}: {}", queue_pair.number, sends.join("; "))
         }
@@ -403,7 +410,7 @@ fn posts<P: Provider>(batch: &Batch<'_, Recorder<P>>) -> (usize, Vec<PostedReque
             };
             (queue_pair.index, requests.iter().map(post).collect())
         }
-        Batch::Sends { queue_pair, requests, payloads } => {
+        Batch::Sends { queue_pair, requests, payloads, .. } => {
             let post = |one: &SendRequest| PostedRequest {
                 receive: false,
                 token: one.token,

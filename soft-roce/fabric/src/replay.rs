@@ -1,6 +1,7 @@
 //! Provider that answers from a recording.
 
 use std::{
+    any::Any,
     collections::VecDeque,
     io,
     os::fd::{AsFd, BorrowedFd},
@@ -14,7 +15,7 @@ use verbs::{
     provider::{
         Batch, CmEvent, CmEventKind, CmRequest, CompletionQueueInfo, Keys, PostError,
         QueuePairInfo, QueuePairRequest, QueueRequest, ReceiveRequest, RegisterRequest,
-        SendRequest, WorkCompletion,
+        Registration, SendRequest, WorkCompletion,
     },
 };
 
@@ -299,6 +300,12 @@ pub struct ReplayQueuePair(usize);
 /// Registered memory or window of a replayed run.
 pub struct ReplayRegistration(());
 
+impl Registration for ReplayRegistration {
+    fn innermost(&self) -> &dyn Any {
+        self
+    }
+}
+
 macro_rules! readable {
     ($($name:ident)*) => {$(
         impl AsFd for $name {
@@ -449,7 +456,7 @@ impl Provider for Replay {
                 };
                 (queue_pair.0, requests.iter().map(post).collect())
             }
-            Batch::Sends { queue_pair, requests, payloads } => {
+            Batch::Sends { queue_pair, requests, payloads, .. } => {
                 let post = |one: &SendRequest| PostedRequest {
                     receive: false,
                     token: one.token,

@@ -30,7 +30,10 @@ pub(super) struct ConnectionEnd {
     pub(super) inline: u32,
     /// Number of completions of those; not each of them has one.
     pub(super) credited: u32,
-    pub(super) windows: BTreeMap<RemoteKey, KeyState>,
+    /// Windows of the queue pair that are bound, by index.
+    pub(super) windows: BTreeMap<RemoteKey, (usize, KeyState)>,
+    /// Those that are not.
+    pub(super) free_windows: Vec<usize>,
     pub(super) unflushed: bool,
     /// Completions that arrived before the event of the established connection.
     pub(super) early: Vec<Completion>,
@@ -78,6 +81,7 @@ impl ConnectionEnd {
             inline: 0,
             credited: 0,
             windows: BTreeMap::new(),
+            free_windows: Vec::new(),
             unflushed: false,
             early: Vec::new(),
             completed: VecDeque::new(),
@@ -156,6 +160,7 @@ impl ConnectionEnd {
         self.sends.clear();
         self.receives.clear();
         self.windows.clear();
+        self.free_windows.clear();
         self.early.clear();
         (self.inline, self.credited) = (0, 0);
         self.unflushed = false;

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use rdma_fabric::{Fabric, Host};
-use verbs::{Access, Buffer, CompletionQueue, Endpoint, FlushedWork, ProtectionDomain, Window};
+use verbs::{Access, Buffer, CompletionQueue, Endpoint, FlushedWork, ProtectionDomain};
 
 use super::{
     CONNECTIONS_MAX, QUEUES,
@@ -24,7 +24,6 @@ pub(super) struct HostState {
     pub(super) free: Vec<DomainBuffer>,
     /// Memory that the peer reads, and memory that it writes.
     pub(super) exposed: Option<(DomainBuffer, DomainBuffer)>,
-    pub(super) windows: Vec<Window>,
     pub(super) ends: [Option<ConnectionEnd>; CONNECTIONS_MAX],
     /// Number of times that the device was removed.
     pub(super) removals: u32,
@@ -59,7 +58,6 @@ impl HostState {
             queues: [const { None }; QUEUES],
             free: Vec::new(),
             exposed: None,
-            windows: Vec::new(),
             ends: [const { None }; CONNECTIONS_MAX],
             removals: 0,
             overrun: false,
@@ -135,13 +133,12 @@ impl HostState {
 
     /// Drops one object, which may be in use.
     pub(super) fn drop_something(&mut self, value: u8) {
-        match value % 8 {
+        match value % 6 {
             0 => self.listener = None,
             1 => self.domain = None,
             2 | 3 => self.queues[usize::from(value % 2)] = None,
             4 => self.free.clear(),
-            5 => self.exposed = None,
-            _ => self.windows.clear(),
+            _ => self.exposed = None,
         }
     }
 }

@@ -185,7 +185,7 @@ impl Run<'_> {
     fn note_invalidated(&mut self, At { host, end }: At, key: verbs::RemoteKey) {
         let Some(name) = self.hosts[host].ends[end].as_ref().map(|end| end.peer) else { return };
         let ends = self.hosts[1 - host].ends.iter_mut().flatten();
-        if let Some(state) =
+        if let Some((_, state)) =
             ends.filter(|one| one.name == name).find_map(|one| one.windows.get_mut(&key))
         {
             *state = KeyState::Ending;
@@ -195,28 +195,35 @@ impl Run<'_> {
     /// Binds a window over memory that the peer may write.
     pub(super) fn bind(&mut self, at: At, value: u8) {
         let host = &mut self.hosts[at.host];
-        let fresh = || host.domain.as_ref()?.window().ok();
-        let Some(window) = host.windows.pop().or_else(fresh) else { return };
         let Some(piece) = host.piece() else { return };
         let Some(end) = host.ends[at.end].as_mut() else { return };
-        let Some(pair) = end.live() else { return };
+        let Pair::Live(pair) = &mut end.pair else { return };
+        if end.free_windows.is_empty() {
+            let fresh = host.domain.as_ref().and_then(|domain| domain.window().ok());
+            let Some(fresh) = fresh else { return };
+            match pair.add_window(fresh) {
+                Ok(window) => end.free_windows.push(window),
+                Err(error) => assert!(matches!(error, Error::Misuse(_)), "another domain's"),
+            }
+        }
+        let Some(&window) = end.free_windows.last() else { return };
         let access = if value & 1 == 0 { Access::REMOTE_WRITE } else { Access::REMOTE_READ };
         let length = usize::from(value) % (BUFFER_BYTES + 2);
-        match pair.bind(window, BindInfo { buffer: &piece.buffer, range: 0..length, access }) {
+        match pair.bind(window, &BindInfo { buffer: &piece.buffer, range: 0..length, access }) {
             Ok(key) => {
                 assert!(
                     (1..=BUFFER_BYTES).contains(&length),
                     "{length} bytes are not in the buffer"
                 );
-                end.windows.insert(key, KeyState::InUse);
+                end.free_windows.pop();
+                end.windows.insert(key, (window, KeyState::InUse));
                 end.inline += 1;
                 end.unflushed = true;
                 self.count("bound");
             }
-            Err(refused) => {
-                let error = &refused.error;
+            Err(error) => {
                 assert!(matches!(error, Error::Misuse(_) | Error::QueueFull), "{error}");
-                host.windows.push(refused.window);
+                assert!(!pair.is_bound(window), "it was refused");
             }
         }
         self.hosts[at.host].free.push(piece);
@@ -224,11 +231,11 @@ impl Run<'_> {
 
     pub(super) fn invalidate(&mut self, at: At) {
         let Some(end) = self.end(at) else { return };
-        let Some((&key, &state)) = end.windows.iter().next() else { return };
+        let Some((&key, &(window, state))) = end.windows.iter().next() else { return };
         let Some(pair) = end.live() else { return };
-        match pair.local_invalidate(key) {
+        match pair.local_invalidate(window) {
             Ok(()) => {
-                end.windows.insert(key, KeyState::Ending);
+                end.windows.insert(key, (window, KeyState::Ending));
                 end.inline += 1;
                 end.unflushed = true;
                 self.count("invalidated");
@@ -238,16 +245,17 @@ impl Run<'_> {
         }
     }
 
+    /// Notes that a window is free, if it is.
     pub(super) fn reclaim(&mut self, at: At) {
-        let host = &mut self.hosts[at.host];
-        let Some(end) = host.ends[at.end].as_mut() else { return };
-        let Some((&key, &state)) = end.windows.iter().next() else { return };
+        let Some(end) = self.end(at) else { return };
+        let Some((&key, &(window, state))) = end.windows.iter().next() else { return };
         let Some(pair) = end.live() else { return };
-        let Some(window) = pair.reclaim(key) else { return };
+        if pair.is_bound(window) {
+            return;
+        }
         assert_eq!(state, KeyState::Ending, "nobody has taken the key out of use");
-        assert!(pair.reclaim(key).is_none(), "it is back already");
         end.windows.remove(&key);
-        host.windows.push(window);
+        end.free_windows.push(window);
         self.count("reclaimed");
     }
 

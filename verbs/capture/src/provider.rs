@@ -1,6 +1,7 @@
 //! The wrapped provider.
 
 use std::{
+    any::Any,
     collections::HashMap,
     fmt,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
@@ -14,7 +15,7 @@ use verbs::{
     provider::{
         Batch, CmEvent, CmEventKind, CmRequest, CompletionQueueInfo, Keys, Operation, Payloads,
         PostError, QueuePairInfo, QueuePairRequest, QueueRequest, ReceiveRequest, RegisterRequest,
-        SendRequest, Sge, WorkCompletion,
+        Registration, SendRequest, Sge, WorkCompletion,
     },
 };
 
@@ -292,9 +293,15 @@ pub struct CaptureQueuePair<P: Provider> {
 
 /// Registration whose memory is read at sends and receives, unless captures are disabled.
 pub struct CaptureRegistration<P: Provider> {
-    _inner: P::Registration,
+    inner: P::Registration,
     /// None of a window or of another device's memory.
     _recorded: Option<RecordedMemory>,
+}
+
+impl<P: Provider> Registration for CaptureRegistration<P> {
+    fn innermost(&self) -> &dyn Any {
+        self.inner.innermost()
+    }
 }
 
 struct RecordedQueuePair {
@@ -394,7 +401,7 @@ impl<P: Provider> Provider for Capture<P> {
         let (inner, keys) = self.inner.register(domain, request)?;
         let recorded = self.recorder.as_ref().zip(memory);
         let recorded = recorded.map(|(recorder, memory)| recorder.registered(memory, keys.local));
-        Ok((CaptureRegistration { _inner: inner, _recorded: recorded }, keys))
+        Ok((CaptureRegistration { inner, _recorded: recorded }, keys))
     }
 
     fn completion_queue(
@@ -428,12 +435,12 @@ impl<P: Provider> Provider for Capture<P> {
                 }
                 self.inner.post(Batch::Receives { queue_pair: &mut queue_pair.inner, requests })
             }
-            Batch::Sends { queue_pair, requests, payloads } => {
+            Batch::Sends { queue_pair, requests, payloads, windows } => {
                 if let (Some(recorder), Some(pair)) = (&self.recorder, &queue_pair.recorded) {
                     recorder.write_sends(pair.number, requests, payloads);
                 }
                 let queue_pair = &mut queue_pair.inner;
-                self.inner.post(Batch::Sends { queue_pair, requests, payloads })
+                self.inner.post(Batch::Sends { queue_pair, requests, payloads, windows })
             }
         }
     }

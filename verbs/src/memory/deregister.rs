@@ -19,8 +19,8 @@ impl Buffer {
         if !all || !region.memory.is_callers() {
             return Err(in_use(region));
         }
-        let Region { _registration, memory, .. } = Arc::try_unwrap(region).map_err(in_use)?;
-        drop(_registration);
+        let Region { registration, memory, .. } = Arc::try_unwrap(region).map_err(in_use)?;
+        drop(registration);
         // A registration that the device did not give up still holds the memory.
         let memory = Arc::try_unwrap(memory).map_err(|_| DeregisterError::Kept)?;
         Ok(M::from_vector(memory.into_vector()))

@@ -83,8 +83,8 @@ impl SharedMemory {
     pub fn release(self) -> Result<(), ReleaseError> {
         let region =
             Arc::try_unwrap(self.region).map_err(|region| ReleaseError::InUse(Self { region }))?;
-        let Region { _registration, memory, .. } = region;
-        drop(_registration);
+        let Region { registration, memory, .. } = region;
+        drop(registration);
         // A registration that the device did not give up still holds the memory.
         Arc::try_unwrap(memory).map(drop).map_err(|_| ReleaseError::Kept)
     }

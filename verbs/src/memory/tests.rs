@@ -3,13 +3,19 @@ use std::sync::atomic::{AtomicBool, AtomicUsize};
 use super::*;
 
 /// Stands for a registration, and notes that it was dropped while the memory was still there.
-struct Registration {
+struct NotedDrop {
     memory: std::sync::Weak<Mapping>,
     dropped_in_time: Arc<AtomicBool>,
     drops: Arc<AtomicUsize>,
 }
 
-impl Drop for Registration {
+impl Registration for NotedDrop {
+    fn innermost(&self) -> &dyn Any {
+        self
+    }
+}
+
+impl Drop for NotedDrop {
     fn drop(&mut self) {
         self.drops.fetch_add(1, Ordering::Relaxed);
         self.dropped_in_time.store(self.memory.upgrade().is_some(), Ordering::Relaxed);
@@ -23,7 +29,7 @@ fn region(length: usize, agent: Agent) -> Region {
 fn region_for(length: usize, agent: Agent, access: Access) -> Region {
     let memory = Arc::new(Mapping::allocate(length, agent, access).expect("there is memory"));
     let keys = Keys { local: 7, remote: RemoteKey(9) };
-    Region { _registration: Box::new(()), memory, keys, domain: 1 }
+    Region { registration: Box::new(()), memory, keys, domain: 1 }
 }
 
 fn buffer(length: usize) -> Buffer {
@@ -115,7 +121,7 @@ fn device_access_is_refused_for_real_devices() {
 fn the_registration_goes_before_the_memory_and_after_the_last_part() {
     let (in_time, drops) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     let mut region = region(100, Agent::Device);
-    region._registration = Box::new(Registration {
+    region.registration = Box::new(NotedDrop {
         memory: Arc::downgrade(&region.memory),
         dropped_in_time: in_time.clone(),
         drops: drops.clone(),
@@ -198,7 +204,7 @@ impl Drop for Owner {
 fn shared(mapping: Option<Mapping>) -> SharedMemory {
     let memory = Arc::new(mapping.expect("there is memory"));
     let keys = Keys { local: 7, remote: RemoteKey(9) };
-    SharedMemory::new(Region { _registration: Box::new(()), memory, keys, domain: 1 })
+    SharedMemory::new(Region { registration: Box::new(()), memory, keys, domain: 1 })
 }
 
 #[test]

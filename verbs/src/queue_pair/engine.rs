@@ -13,21 +13,21 @@ use super::{
     send_ring::{InlineSlot, SendRing, SendSlot},
 };
 use crate::{
-    BindError, BindInfo, Buffer, CompletedWork, Completion, Error, FlushedWork, PostBufferError,
+    BindInfo, Buffer, CompletedWork, Completion, Error, FlushedWork, PostBufferError,
     PostSendError, Provider, QueuePairCapabilities, RemoteKey, SENDS_QUEUED_MAX, SgList,
-    StaleCompletion, VerbsApi, Window, WorkKind,
+    StaleCompletion, VerbsApi, WorkKind,
     completion::Invalidated,
     completion_queue::Reservation,
     provider::{Batch, Operation, Payload, Payloads, PostError, ReceiveRequest, SendRequest, Sge},
     sge::{receivable, sge},
     token::{Token, next_generation},
-    window::BoundWindows,
+    window::WindowTable,
 };
 
 /// State of a queue pair, connected or not. Fields drop in order: bound windows before the device's
 /// queue pair, which rxe would wait for in vain; that before the buffers it may still use.
 pub(super) struct Engine<P: Provider> {
-    pub(super) windows: BoundWindows,
+    pub(super) windows: WindowTable,
     pub(super) raw: P::QueuePair,
     pub(super) provider: Arc<P>,
     pub(super) sends: SendRing<SlotPayload>,
@@ -51,12 +51,16 @@ pub(super) struct Engine<P: Provider> {
 }
 
 /// Payload of a slot of the send queue.
+#[derive(Clone, Copy)]
 pub(super) enum SlotPayload {
     /// Buffers that come back with this tag.
     Buffers(u64),
-    Invalidation(RemoteKey),
-    /// Message slot, and one buffer if it has data.
+    /// Key of the window at this index.
+    Invalidation(RemoteKey, u32),
+    /// Message slot.
     Message(u64),
+    /// Message slot; it has a buffer with data.
+    MessageWithData(u64),
 }
 
 /// Error of a flush: the batch that was not accepted as a whole; small enough for registers.
@@ -73,7 +77,7 @@ impl<P: Provider> Engine<P> {
         Self {
             raw,
             provider,
-            windows: BoundWindows::new(),
+            windows: WindowTable::default(),
             receives: ReceiveTable::new(capabilities.max_recv_wr, generation),
             payloads: Payloads::new(
                 (batch * capabilities.max_inline_data) as usize,
@@ -184,29 +188,23 @@ impl<P: Provider> Engine<P> {
         self.flush()
     }
 
-    pub(super) fn bind(
-        &mut self,
-        window: Window,
-        to: BindInfo<'_>,
-    ) -> Result<RemoteKey, BindError> {
-        let buffer = to.buffer;
-        let bind = match self.reserve_sends(1).and_then(|()| window.request(self.domain, to)) {
-            Ok(bind) => bind,
-            Err(error) => return Err(BindError { error, window }),
-        };
-        let Some(slot) = self.sends.take_inline() else {
-            return Err(BindError { error: Error::QueueFull, window });
-        };
-        self.windows.insert(window, &bind, buffer);
+    #[inline]
+    pub(super) fn bind(&mut self, index: usize, to: &BindInfo<'_>) -> Result<RemoteKey, Error> {
+        self.reserve_sends(1)?;
+        let bind = self.windows.request(index, self.domain, to)?;
+        let Some(slot) = self.sends.take_inline() else { return Err(full()) };
+        self.windows.begin(&bind, to.buffer);
         self.push_inline(slot, Operation::BindWindow(bind), Payload::Nothing);
         Ok(bind.key)
     }
 
-    pub(super) fn local_invalidate(&mut self, key: RemoteKey) -> Result<(), Error> {
+    pub(super) fn local_invalidate(&mut self, index: usize) -> Result<(), Error> {
         self.reserve_sends(1)?;
-        self.windows.begin_invalidation(key)?;
-        let Ok(slot) = self.sends.take_with_payload(SlotPayload::Invalidation(key)) else {
-            self.windows.cancel_invalidation(key);
+        let key = self.windows.begin_invalidation(index)?;
+        let number = u32::try_from(index).expect("there are not as many windows");
+        let payload = SlotPayload::Invalidation(key, number);
+        let Ok(slot) = self.sends.take_with_payload(payload) else {
+            self.windows.cancel_invalidation(index);
             return Err(Error::QueueFull);
         };
         self.push(slot, Operation::LocalInvalidate(key), Payload::Nothing);
@@ -260,8 +258,8 @@ impl<P: Provider> Engine<P> {
         let outstanding = self.capabilities.max_send_wr - self.sends.credits();
         debug_assert!(self.pending_sends.len() <= outstanding, "each queued send has a slot");
         let (queue_pair, requests) = (&mut self.raw, self.pending_sends.as_slice());
-        let payloads = &self.payloads;
-        let result = self.provider.post(Batch::Sends { queue_pair, requests, payloads });
+        let (payloads, windows) = (&self.payloads, &mut self.windows);
+        let result = self.provider.post(Batch::Sends { queue_pair, requests, payloads, windows });
         match result {
             Ok(()) => {
                 self.pending_sends.clear();
@@ -307,7 +305,7 @@ impl<P: Provider> Engine<P> {
             WorkKind::Receive => {
                 let held = self.receives.complete(completion.token);
                 let (buffer, tag) = held.ok_or(StaleCompletion)?;
-                self.note_invalidated(completion);
+                self.invalidated(completion, 0);
                 let length = if completion.status.is_success() { completion.length } else { 0 };
                 Ok(CompletedWork::Receive { tag, buffer, length })
             }
@@ -326,12 +324,13 @@ impl<P: Provider> Engine<P> {
             SlotPayload::Buffers(tag) => {
                 CompletedWork::Send { tag, buffers: self.in_flight.take(slot) }
             }
-            SlotPayload::Message(tag) => {
+            SlotPayload::Message(tag) => CompletedWork::Send { tag, buffers: SgList::new() },
+            SlotPayload::MessageWithData(tag) => {
                 CompletedWork::Send { tag, buffers: self.in_flight.take_one(slot).into() }
             }
-            SlotPayload::Invalidation(key) => {
+            SlotPayload::Invalidation(key, index) => {
                 if completion.status.is_success() {
-                    self.windows.invalidated(key);
+                    self.windows.invalidated(key, index as usize);
                 }
                 CompletedWork::Credit
             }
@@ -352,17 +351,22 @@ impl<P: Provider> Engine<P> {
         buffer.copy_out(0, out);
         // It was checked when it was posted first.
         self.pending_receives.push(ReceiveRequest { token, sge: Sge::of(buffer) });
-        self.note_invalidated(completion);
         Ok(completion.length)
     }
 
     #[inline]
-    fn note_invalidated(&mut self, completion: &Completion) {
+    pub(super) fn invalidated(
+        &mut self,
+        completion: &Completion,
+        likely: usize,
+    ) -> Option<RemoteKey> {
         match completion.invalidated {
-            Invalidated::Certainly(key) | Invalidated::Perhaps(key) => {
-                self.windows.invalidated(key);
+            Invalidated::Certainly(key) => {
+                self.windows.invalidated(key, likely);
+                Some(key)
             }
-            Invalidated::No => {}
+            Invalidated::Perhaps(key) => self.windows.invalidated(key, likely).then_some(key),
+            Invalidated::No => None,
         }
     }
 
@@ -371,10 +375,12 @@ impl<P: Provider> Engine<P> {
         drop(windows);
         drop(raw); // the device lets go of the buffers before anybody else gets them
         let sends = sends.drain().filter_map(|(index, payload)| match payload {
-            SlotPayload::Buffers(tag) | SlotPayload::Message(tag) => {
+            SlotPayload::Buffers(tag)
+            | SlotPayload::Message(tag)
+            | SlotPayload::MessageWithData(tag) => {
                 Some(FlushedWork { tag, kind: WorkKind::Send, buffers: in_flight.take(index) })
             }
-            SlotPayload::Invalidation(_) => None,
+            SlotPayload::Invalidation(..) => None,
         });
         let receives = receives.drain().map(|(buffer, tag)| FlushedWork {
             tag,

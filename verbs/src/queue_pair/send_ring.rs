@@ -155,6 +155,40 @@ impl<T> SendRing<T> {
         self.complete_out_of_order(token)
     }
 
+    /// Frees the slot of a send with a payload, and those that are completed with it; returns its
+    /// index. `None` means a stale token, or a slot without a payload.
+    #[inline]
+    pub(super) fn complete_payload(&mut self, token: u64) -> Option<usize> {
+        if !self.is_out(token) {
+            return None;
+        }
+        let index = self.index(token);
+        if self.states[index] != SendState::WithPayload || !self.is_next_to_complete(token) {
+            return self.complete_out_of_order(token)?.map(|(index, _)| index);
+        }
+        self.states[index] = SendState::Inline;
+        self.payloads[index] = None;
+        self.payload_count -= 1;
+        self.tail = token + 1;
+        self.tail_index = if index + 1 == self.states.len() { 0 } else { index + 1 };
+        self.limit = self.tail + self.states.len() as u64;
+        self.done = self.done.max(self.tail);
+        if self.done > self.tail {
+            self.free();
+        }
+        self.debug_check();
+        Some(index)
+    }
+
+    /// Returns true if no completion is to come of the sends before one, of which there are few.
+    #[inline]
+    fn is_next_to_complete(&self, token: u64) -> bool {
+        token == self.tail
+            || token == self.tail + 1
+                && self.states[self.tail_index] == SendState::Inline
+                && !self.is_signaled(self.tail)
+    }
+
     fn complete_out_of_order(&mut self, token: u64) -> Option<Option<(usize, T)>> {
         let index = self.index(token);
         let state = self.states[index];

@@ -267,6 +267,12 @@ struct Noted {
     line: String,
 }
 
+impl crate::provider::Registration for Noted {
+    fn innermost(&self) -> &dyn std::any::Any {
+        self
+    }
+}
+
 impl Drop for Noted {
     fn drop(&mut self) {
         self.device.log().lines.push(std::mem::take(&mut self.line));

@@ -4,20 +4,19 @@
 //!
 //! This file exists to register memory. It promises that memory stays allocated as long as the
 //! device may use it: a registration holds its mapping, is deregistered before it lets go of
-//! it, and never lets go when deregistering failed. Posts name memory and windows by number;
-//! the pointers that a bind needs are looked up, and used, under the lock that destruction takes.
+//! it, and never lets go when deregistering failed. A bind is made of two registrations that its
+//! caller keeps during the post.
 
 #![allow(unsafe_code)]
 
 use std::{
-    collections::HashMap,
+    any::Any,
     io,
     os::fd::{AsFd, AsRawFd, BorrowedFd},
     ptr::NonNull,
     sync::Arc,
 };
 
-use parking_lot::{Mutex, MutexGuard};
 use rdma_core_sys as c;
 use rustix::process::{Resource, getrlimit};
 
@@ -25,7 +24,7 @@ use super::{device::DeviceContext, events::Subscription};
 use crate::{
     Access, DeviceEvent, Error, RemoteKey,
     memory::Mapping,
-    provider::{BindWindow, DmaBuf, Keys},
+    provider::{BindWindow, DmaBuf, Keys, Registration},
 };
 
 /// A protection domain, shared by what is made in it.
@@ -35,15 +34,6 @@ pub(super) struct DomainInner {
     raw: NonNull<c::ibv_pd>,
     device: Arc<DeviceContext>,
     events: Arc<Subscription>,
-    handles: Mutex<HandleTable>,
-}
-
-/// Memory regions and windows by the numbers that binds name. Each is live while the lock is held:
-/// it is removed before it is destroyed.
-#[derive(Default)]
-pub(super) struct HandleTable {
-    memory: HashMap<u32, NonNull<c::ibv_mr>>,
-    windows: HashMap<u32, NonNull<c::ibv_mw>>,
 }
 
 // SAFETY: a domain is tied to no thread, and verbs calls on it may run at once.
@@ -58,7 +48,7 @@ impl RawDomain {
         let raw = unsafe { c::ibv_alloc_pd(device.context()) };
         let raw = NonNull::new(raw)
             .ok_or_else(|| Error::CreateProtectionDomain(io::Error::last_os_error()))?;
-        Ok(Self(Arc::new(DomainInner { raw, device, events, handles: Mutex::default() })))
+        Ok(Self(Arc::new(DomainInner { raw, device, events })))
     }
 
     pub(super) fn register(&self, memory: Arc<Mapping>) -> Result<(RawRegistration, Keys), Error> {
@@ -107,9 +97,8 @@ impl RawDomain {
         // SAFETY: the caller has just registered it, so this is a live memory region.
         let region = unsafe { raw.as_ref() };
         let keys = Keys { local: region.lkey, remote: RemoteKey(region.rkey) };
-        self.0.handles().memory.insert(keys.local, raw);
         let object = Object::Memory { raw, memory };
-        (RawRegistration { object, number: keys.local, domain: self.0.clone() }, keys)
+        (RawRegistration { object, _domain: self.0.clone() }, keys)
     }
 
     pub(super) fn window(&self) -> Result<(RawRegistration, Keys), Error> {
@@ -124,9 +113,7 @@ impl RawDomain {
         let key = unsafe { raw.as_ref() }.rkey;
         // What remains of the key without the bits that change is unique on the device.
         let keys = Keys { local: key >> 8, remote: RemoteKey(key) };
-        self.0.handles().windows.insert(keys.local, raw);
-        let object = Object::Window(raw);
-        Ok((RawRegistration { object, number: keys.local, domain: self.0.clone() }, keys))
+        Ok((RawRegistration { object: Object::Window(raw), _domain: self.0.clone() }, keys))
     }
 
     pub(super) fn event(&self) -> Result<Option<DeviceEvent>, Error> {
@@ -157,35 +144,6 @@ impl DomainInner {
     pub(super) fn device(&self) -> &DeviceContext {
         &self.device
     }
-
-    pub(super) fn handles(&self) -> MutexGuard<'_, HandleTable> {
-        self.handles.lock()
-    }
-}
-
-impl HandleTable {
-    /// Bind request of the plug-in; `None` when a number names nothing. Its pointers are live while
-    /// the lock on `self` is held.
-    pub(super) fn bind(&self, bind: &BindWindow) -> Option<c::ibv_send_wr_bind_mw> {
-        Some(c::ibv_send_wr_bind_mw {
-            mw: self.windows.get(&bind.window)?.as_ptr(),
-            rkey: bind.key.0,
-            bind_info: c::ibv_mw_bind_info {
-                mr: self.memory.get(&bind.memory)?.as_ptr(),
-                addr: bind.address,
-                length: bind.length,
-                mw_access_flags: flags(bind.access) & !c::IBV_ACCESS_LOCAL_WRITE,
-            },
-        })
-    }
-
-    /// Notes a window's new key where plug-ins look for the one that the next bind replaces.
-    pub(super) fn set_bound_key(&mut self, bind: &BindWindow) {
-        if let Some(window) = self.windows.get_mut(&bind.window) {
-            // SAFETY: the window is live, see `HandleTable`; it is read and written under its lock.
-            unsafe { window.as_mut() }.rkey = bind.key.0;
-        }
-    }
 }
 
 impl Drop for DomainInner {
@@ -198,9 +156,7 @@ impl Drop for DomainInner {
 /// Registered memory, or a memory window.
 pub struct RawRegistration {
     object: Object,
-    /// Number in the domain's table.
-    number: u32,
-    domain: Arc<DomainInner>,
+    _domain: Arc<DomainInner>,
 }
 
 enum Object {
@@ -210,15 +166,21 @@ enum Object {
 
 // SAFETY: memory regions and windows are tied to no thread.
 unsafe impl Send for RawRegistration {}
-// SAFETY: through a shared registration nothing can be reached at all.
+// SAFETY: through a shared registration only the pointer can be read, but by `to_bind`, which says
+// whose it must be.
 unsafe impl Sync for RawRegistration {}
+
+impl Registration for RawRegistration {
+    fn innermost(&self) -> &dyn Any {
+        self
+    }
+}
 
 impl Drop for RawRegistration {
     fn drop(&mut self) {
         match &mut self.object {
             Object::Memory { raw, memory } => {
-                self.domain.handles().memory.remove(&self.number);
-                // SAFETY: the sole owner, no longer named; the domain, a field, goes after this.
+                // SAFETY: the sole owner; the domain, a field, goes after this.
                 let result = unsafe { c::ibv_dereg_mr(raw.as_ptr()) };
                 if result != 0 {
                     // The device may still write there, so it must never be used otherwise.
@@ -226,13 +188,38 @@ impl Drop for RawRegistration {
                 }
             }
             Object::Window(raw) => {
-                self.domain.handles().windows.remove(&self.number);
-                // SAFETY: the sole owner, no longer named. Where it fails the window's memory
+                // SAFETY: the sole owner. Where it fails the window's memory
                 // cannot be deregistered either, and is leaked there.
                 unsafe { c::ibv_dealloc_mw(raw.as_ptr()) };
             }
         }
     }
+}
+
+/// Bind request of the plug-in, made of the registrations of a window and of memory, as whose only
+/// [`WindowTable`](crate::provider::WindowTable) gives them, borrowed exclusively; `None` if that
+/// is not what they are. Its pointers are live as long as the table is borrowed.
+#[inline]
+pub(super) fn to_bind(
+    (window, memory): (&dyn Any, &dyn Any),
+    bind: &BindWindow,
+) -> Option<c::ibv_send_wr_bind_mw> {
+    let Object::Window(mw) = window.downcast_ref::<RawRegistration>()?.object else { return None };
+    let memory = &memory.downcast_ref::<RawRegistration>()?.object;
+    let Object::Memory { raw: mr, .. } = memory else { return None };
+    // Plug-ins look there for the key that a bind replaces.
+    // SAFETY: the window is live, and in one table, which is borrowed exclusively.
+    unsafe { (*mw.as_ptr()).rkey = bind.replaced_key().0 };
+    Some(c::ibv_send_wr_bind_mw {
+        mw: mw.as_ptr(),
+        rkey: bind.key.0,
+        bind_info: c::ibv_mw_bind_info {
+            mr: mr.as_ptr(),
+            addr: bind.address,
+            length: bind.length,
+            mw_access_flags: flags(bind.access) & !c::IBV_ACCESS_LOCAL_WRITE,
+        },
+    })
 }
 
 fn flags(access: Access) -> libc::c_uint {

@@ -4,7 +4,7 @@
 //!
 //! This file exists to post. It promises that each chain of calls is begun and ended while the
 //! queue pair is borrowed, and that what the calls point to lives until the chain has ended:
-//! the caller's inline bytes, and windows and memory regions that the domain's lock keeps.
+//! the caller's inline bytes, and windows and memory regions of the caller's table.
 
 #![allow(unsafe_code)]
 
@@ -13,8 +13,8 @@ use std::{io, ptr::NonNull};
 use libc::{c_int, c_void, size_t};
 use rdma_core_sys as c;
 
-use super::{chain::post_error, domain::DomainInner};
-use crate::provider::{Operation, Payload, Payloads, PostError, SendRequest};
+use super::{chain::post_error, domain::to_bind};
+use crate::provider::{Operation, Payload, Payloads, PostError, SendRequest, WindowTable};
 
 /// The calls of a queue pair, which its plug-in may not all have.
 pub(super) struct ExtendedSends {
@@ -65,17 +65,15 @@ impl ExtendedSends {
         &mut self,
         batch: &[SendRequest],
         payloads: &Payloads,
-        domain: &DomainInner,
+        windows: &mut WindowTable,
     ) -> Result<(), PostError> {
-        // Held until the chain ends, which follows the pointers that a bind is made of.
-        let mut handles = None;
         let pair = self.pair.as_ptr();
         // SAFETY: the queue pair is live, and no chain is begun.
         unsafe { (self.start)(pair) };
         for request in batch {
             let bind = match &request.operation {
                 Operation::BindWindow(bind) => {
-                    let found = handles.get_or_insert_with(|| domain.handles()).bind(bind);
+                    let found = windows.registrations(bind).and_then(|made| to_bind(made, bind));
                     let Some(found) = found else { return Err(self.give_up()) };
                     Some(found)
                 }
@@ -87,17 +85,9 @@ impl ExtendedSends {
         }
         // SAFETY: the chain that was begun above ends here.
         match unsafe { (self.complete)(pair) } {
-            0 => {}
-            errno => return Err(post_error(0, errno, 0)),
+            0 => Ok(()),
+            errno => Err(post_error(0, errno, 0)),
         }
-        if let Some(mut handles) = handles {
-            for request in batch {
-                if let Operation::BindWindow(bind) = &request.operation {
-                    handles.set_bound_key(bind);
-                }
-            }
-        }
-        Ok(())
     }
 
     /// Adds a request to the chain; `None` when its payload is none.

@@ -143,8 +143,8 @@ impl Provider for RdmaCore {
     fn post(&self, batch: Batch<'_, Self>) -> Result<(), PostError> {
         match batch {
             Batch::Receives { queue_pair, requests } => queue_pair.post_receive(requests),
-            Batch::Sends { queue_pair, requests, payloads } => {
-                queue_pair.post_send(requests, payloads)
+            Batch::Sends { queue_pair, requests, payloads, windows } => {
+                queue_pair.post_send(requests, payloads, windows)
             }
         }
     }

@@ -3,8 +3,8 @@
 //! # Safety
 //!
 //! This file exists to post. It promises that every pointer in a chain is to arrays that are
-//! borrowed meanwhile, to the caller's inline bytes, or to windows and memory regions that the
-//! domain's lock keeps, all of which live during the call: plug-ins copy work requests, and inline
+//! borrowed meanwhile, to the caller's inline bytes, or to windows and memory regions of the
+//! caller's table, all of which live during the call: plug-ins copy work requests, and inline
 //! bytes, before they return. Registered memory is named by number, and the device checks it
 //! against the key.
 
@@ -20,11 +20,11 @@ use std::{
 use rdma_core_sys as c;
 
 use super::{
-    chain::{EMPTY_SGE, link_chain, post_error, post_error_of_one, refused_index, to_sge},
+    chain::{EMPTY_SGE, post_error, post_error_of_one, refused_index, to_sge},
     cm_id::CmId,
     completion_queue::QueueInner,
     device::UNBOUND,
-    domain::DomainInner,
+    domain::{DomainInner, to_bind},
     event_channel::check,
     extended_sends::{ExtendedSends, OPERATIONS},
     receive_chain,
@@ -33,7 +33,7 @@ use crate::{
     Error, QueuePairCapabilities, RdmaCore, RemoteAddress, SENDS_QUEUED_MAX, SGE_MAX, VerbsApi,
     provider::{
         Operation, Payload, Payloads, PostError, QueuePairInfo, QueuePairRequest, ReceiveRequest,
-        SendRequest,
+        SendRequest, WindowTable,
     },
 };
 
@@ -45,7 +45,7 @@ pub struct RawQueuePair {
     id: Arc<CmId>,
     /// A send alone, and its segments: all but what it sends is filled in for good.
     single_send: (c::ibv_send_wr, [c::ibv_sge; SGE_MAX]),
-    domain: Arc<DomainInner>,
+    _domain: Arc<DomainInner>,
     _queue: Arc<QueueInner>,
 }
 
@@ -83,7 +83,7 @@ impl RawQueuePair {
             extended,
             id: id.clone(),
             single_send: (EMPTY_SEND, [EMPTY_SGE; SGE_MAX]),
-            domain: domain.clone(),
+            _domain: domain.clone(),
             _queue: queue.clone(),
         };
         let api = if pair.extended.is_some() { VerbsApi::Extended } else { VerbsApi::Legacy };
@@ -95,16 +95,17 @@ impl RawQueuePair {
         &mut self,
         requests: &[SendRequest],
         payloads: &Payloads,
+        windows: &mut WindowTable,
     ) -> Result<(), PostError> {
         match (&mut self.extended, requests) {
-            (Some(extended), _) => extended.post(requests, payloads, &self.domain),
+            (Some(extended), _) => extended.post(requests, payloads, windows),
             (None, [request]) if matches!(request.operation, Operation::Send) => {
                 match payloads.of_inline(&request.payload) {
                     Some(message) => self.post_one(request, message),
-                    None => self.post_chains(requests, payloads),
+                    None => self.post_chains(requests, payloads, windows),
                 }
             }
-            (None, _) => self.post_chains(requests, payloads),
+            (None, _) => self.post_chains(requests, payloads, windows),
         }
     }
 
@@ -114,12 +115,13 @@ impl RawQueuePair {
         &mut self,
         requests: &[SendRequest],
         payloads: &Payloads,
+        windows: &mut WindowTable,
     ) -> Result<(), PostError> {
         SENDS.with_borrow_mut(|rows| {
             if requests.len() <= rows.requests.len() {
-                self.post_chain(rows, requests, payloads)
+                self.post_chain(rows, requests, payloads, windows)
             } else {
-                self.post_several(rows, requests, payloads)
+                self.post_several(rows, requests, payloads, windows)
             }
         })
     }
@@ -130,10 +132,11 @@ impl RawQueuePair {
         rows: &mut SendChain,
         requests: &[SendRequest],
         payloads: &Payloads,
+        windows: &mut WindowTable,
     ) -> Result<(), PostError> {
         let mut accepted = 0;
         for requests in requests.chunks(rows.requests.len()) {
-            self.post_chain(rows, requests, payloads).map_err(|refused| PostError {
+            self.post_chain(rows, requests, payloads, windows).map_err(|refused| PostError {
                 accepted: accepted + refused.accepted,
                 ..refused
             })?;
@@ -163,6 +166,7 @@ impl RawQueuePair {
         rows: &mut SendChain,
         requests: &[SendRequest],
         payloads: &Payloads,
+        windows: &mut WindowTable,
     ) -> Result<(), PostError> {
         if requests.is_empty() || requests.len() > rows.requests.len() {
             return Err(not_taken(io::ErrorKind::InvalidInput.into()));
@@ -179,47 +183,17 @@ impl RawQueuePair {
             {
                 raw.opcode = c::IBV_WR_SEND;
                 set_inline(raw, row, request, message);
-            } else if request.is_bind() {
-                return self.post_with_binds(rows, requests, payloads);
+            } else if let Operation::BindWindow(bind) = &request.operation {
+                let bind = windows.registrations(bind).and_then(|made| to_bind(made, bind));
+                fill_bind(raw, request, bind).map_err(not_taken)?;
             } else {
                 fill_send(raw, row, request, payloads).map_err(not_taken)?;
             }
         }
         rows.requests[requests.len() - 1].next = ptr::null_mut();
-        // SAFETY: the queue pair is ours; that many rows are filled in, with the caller's payloads.
+        // SAFETY: the queue pair is ours; that many rows are filled in, with the caller's payloads and
+        // with what the caller's windows keep.
         unsafe { post_to_plugin(self.raw, rows.requests.as_mut_ptr(), requests.len()) }
-    }
-
-    /// Posts a chain with requests that bind. Holds the domain's lock during the post, which
-    /// follows the pointers of a bind.
-    #[inline(never)]
-    fn post_with_binds(
-        &mut self,
-        rows: &mut SendChain,
-        requests: &[SendRequest],
-        payloads: &Payloads,
-    ) -> Result<(), PostError> {
-        let mut handles = self.domain.handles();
-        let places = rows.requests.iter_mut().zip(&mut rows.sges);
-        for (request, (raw, row)) in requests.iter().zip(places) {
-            match &request.operation {
-                Operation::BindWindow(bind) => fill_bind(raw, request, handles.bind(bind)),
-                _ => fill_send(raw, row, request, payloads),
-            }
-            .map_err(not_taken)?;
-        }
-        link_chain(&mut rows.requests[..requests.len()], |request, next| request.next = next);
-        // SAFETY: the queue pair is ours; that many rows are filled in, with the caller's payloads,
-        // and with what the domain's lock keeps.
-        let result =
-            unsafe { post_to_plugin(self.raw, rows.requests.as_mut_ptr(), requests.len()) };
-        let accepted = result.as_ref().map_or_else(|error| error.accepted, |()| requests.len());
-        for request in &requests[..accepted] {
-            if let Operation::BindWindow(bind) = &request.operation {
-                handles.set_bound_key(bind);
-            }
-        }
-        result
     }
 
     #[inline(never)]

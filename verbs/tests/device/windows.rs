@@ -1,8 +1,6 @@
 //! Memory windows: bound to one connection, for a limited time.
 
-use verbs::{
-    Access, BindInfo, Buffer, CompletedWork, Error, RemoteAddress, RemoteKey, Status, Window,
-};
+use verbs::{Access, BindInfo, Buffer, CompletedWork, Error, RemoteAddress, RemoteKey, Status};
 
 use crate::{
     memory,
@@ -21,13 +19,13 @@ fn the_limits_say_how_many_windows_there_are() {
 fn a_window_is_bound_used_invalidated_by_the_peer_and_bound_again() {
     let mut pair = Pair::connect(4742, CAPABILITIES);
     let buffer = bindable(&pair.client);
-    let mut window = pair.client.domain.window().expect("rxe has windows");
+    let window = free_window(&mut pair.client);
     let mut keys = Vec::new();
     for round in 0..600_u32 {
         let key = bind(&mut pair.client, window, &buffer, 100..200);
         assert!(keys.last() != Some(&key), "each bind makes another key");
         keys.push(key);
-        assert!(pair.client.queue_pair.reclaim(key).is_none(), "the peer may still use it");
+        assert!(pair.client.queue_pair.is_bound(window), "the peer may still use it");
         assert_eq!(write(&mut pair.server, at(&buffer, 100, key), round), Status::SUCCESS);
 
         let receive = memory(&pair.client, 64);
@@ -37,8 +35,7 @@ fn a_window_is_bound_used_invalidated_by_the_peer_and_bound_again() {
         server.send_inline_with_invalidate(b"thanks", key).expect("there is room");
         server.flush().expect("the device takes it");
         complete_receive(&mut pair.client, 6);
-        window = pair.client.queue_pair.reclaim(key).expect("the peer invalidated it");
-        assert!(pair.client.queue_pair.reclaim(key).is_none(), "only once");
+        assert!(!pair.client.queue_pair.is_bound(window), "the peer invalidated it");
     }
     let mut last = [0; 4];
     buffer.copy_out(100, &mut last);
@@ -51,19 +48,19 @@ fn a_window_is_bound_used_invalidated_by_the_peer_and_bound_again() {
 fn this_side_takes_a_key_out_of_use() {
     let mut pair = Pair::connect(4743, CAPABILITIES);
     let buffer = bindable(&pair.client);
-    let window = pair.client.domain.window().expect("rxe has windows");
+    let window = free_window(&mut pair.client);
     let key = bind(&mut pair.client, window, &buffer, 0..64);
-    pair.client.queue_pair.local_invalidate(key).expect("it is in use");
-    assert!(matches!(pair.client.queue_pair.local_invalidate(key), Err(Error::Misuse(_))));
+    pair.client.queue_pair.local_invalidate(window).expect("it is in use");
+    assert!(matches!(pair.client.queue_pair.local_invalidate(window), Err(Error::Misuse(_))));
     pair.client.queue_pair.flush().expect("the device takes it");
-    assert!(pair.client.queue_pair.reclaim(key).is_none(), "that is not done yet");
+    assert!(pair.client.queue_pair.is_bound(window), "that is not done yet");
     while pair.client.queue_pair.send_credits() < CAPABILITIES.max_send_wr {
         let [completion] = pair.client.completions(1)[..] else { panic!("one was asked for") };
         assert_eq!(completion.status(), Status::SUCCESS);
         let completed = pair.client.queue_pair.complete(&completion).expect("it is ours");
         assert!(matches!(completed, CompletedWork::Credit), "{completed:?}");
     }
-    let window = pair.client.queue_pair.reclaim(key).expect("it is invalid");
+    assert!(!pair.client.queue_pair.is_bound(window), "it is invalid");
     let next = bind(&mut pair.client, window, &buffer, 0..64);
     assert_eq!(write(&mut pair.server, at(&buffer, 0, next), 1), Status::SUCCESS);
     assert_eq!(write(&mut pair.server, at(&buffer, 0, key), 2), Status::REMOTE_ACCESS, "stale");
@@ -84,10 +81,10 @@ fn a_key_reaches_no_byte_beyond_and_allows_no_more_than_was_said() {
     ] {
         let mut pair = Pair::connect(port, CAPABILITIES);
         let buffer = bindable(&pair.client);
-        let window = pair.client.domain.window().expect("rxe has windows");
+        let window = free_window(&mut pair.client);
         let access = if offset == 0 { Access::REMOTE_READ } else { Access::REMOTE_WRITE };
         let to = BindInfo { buffer: &buffer, range, access };
-        let key = pair.client.queue_pair.bind(window, to).expect("there is room");
+        let key = pair.client.queue_pair.bind(window, &to).expect("there is room");
         settle(&mut pair.client);
         let status = write(&mut pair.server, at(&buffer, offset, key), 1);
         assert!(expected.contains(&status), "at {offset}: {status}");
@@ -101,7 +98,7 @@ fn another_connection_cannot_use_the_key() {
     let domain = pair.client.domain.clone();
     let mut other = Pair::connect_in(4748, CAPABILITIES, &domain);
     let buffer = bindable(&pair.client);
-    let window = domain.window().expect("rxe has windows");
+    let window = free_window(&mut pair.client);
     let key = bind(&mut pair.client, window, &buffer, 0..64);
     let there = at(&buffer, 0, key);
     assert_eq!(write(&mut other.server, there, 1), Status::REMOTE_ACCESS);
@@ -110,13 +107,13 @@ fn another_connection_cannot_use_the_key() {
 
 #[test]
 #[ignore = "needs an RDMA device: run in the test bed"]
-fn what_cannot_be_bound_is_handed_back() {
+fn what_cannot_be_bound_is_refused() {
     let mut pair = Pair::connect(4749, CAPABILITIES);
     let buffer = bindable(&pair.client);
     let plain = memory(&pair.client, 64);
     let foreign = bindable(&pair.server);
     let fixed = pair.client.domain.allocate(64, Access::BIND).expect("memory");
-    let mut window = pair.client.domain.window().expect("rxe has windows");
+    let window = free_window(&mut pair.client);
     for (buffer, range, access) in [
         (&buffer, 0..0, Access::REMOTE_READ),
         (&buffer, 4000..4097, Access::REMOTE_READ),
@@ -127,17 +124,13 @@ fn what_cannot_be_bound_is_handed_back() {
         (&foreign, 0..64, Access::REMOTE_READ),
         (&fixed, 0..64, Access::REMOTE_WRITE),
     ] {
-        let refused = pair
-            .client
-            .queue_pair
-            .bind(window, BindInfo { buffer, range: range.clone(), access })
-            .expect_err("it cannot be bound");
-        assert!(matches!(refused.error, Error::Misuse(_)), "{range:?}: {refused}");
-        window = refused.window;
+        let to = BindInfo { buffer, range: range.clone(), access };
+        let refused = pair.client.queue_pair.bind(window, &to);
+        assert!(matches!(refused, Err(Error::Misuse(_))), "{range:?}: {refused:?}");
     }
-    let to = BindInfo { buffer: &buffer, range: 0..64, access: Access::REMOTE_READ };
-    let refused = pair.server.queue_pair.bind(window, to).expect_err("another domain's");
-    assert!(matches!(refused.error, Error::Misuse(_)), "{refused}");
+    let of_another_domain = pair.client.domain.window().expect("rxe has windows");
+    let refused = pair.server.queue_pair.add_window(of_another_domain);
+    assert!(matches!(refused, Err(Error::Misuse(_))), "{refused:?}");
 }
 
 #[test]
@@ -147,7 +140,7 @@ fn a_queue_pair_with_bound_windows_closes_at_once() {
         let mut pair = Pair::connect(4750, CAPABILITIES);
         let buffer = bindable(&pair.client);
         for _ in 0..4 {
-            let window = pair.client.domain.window().expect("rxe has windows");
+            let window = free_window(&mut pair.client);
             bind(&mut pair.client, window, &buffer, 0..64);
         }
         let kept = keep_buffer.then_some(buffer);
@@ -156,6 +149,12 @@ fn a_queue_pair_with_bound_windows_closes_at_once() {
         drop(kept);
         assert!(started.elapsed().as_millis() < 500, "rxe waited: {:?}", started.elapsed());
     }
+}
+
+/// Gives an end a window; returns its index.
+fn free_window(end: &mut End) -> usize {
+    let window = end.domain.window().expect("rxe has windows");
+    end.queue_pair.add_window(window).expect("it is of the domain")
 }
 
 fn bindable(end: &End) -> Buffer {
@@ -168,15 +167,10 @@ fn at(buffer: &Buffer, offset: u64, key: RemoteKey) -> RemoteAddress {
 }
 
 /// Binds a window for reading and writing, and waits until that is done.
-fn bind(
-    end: &mut End,
-    window: Window,
-    buffer: &Buffer,
-    range: std::ops::Range<usize>,
-) -> RemoteKey {
+fn bind(end: &mut End, window: usize, buffer: &Buffer, range: std::ops::Range<usize>) -> RemoteKey {
     let access = Access::REMOTE_READ | Access::REMOTE_WRITE;
     let to = BindInfo { buffer, range, access };
-    let key = end.queue_pair.bind(window, to).expect("there is room");
+    let key = end.queue_pair.bind(window, &to).expect("there is room");
     settle(end);
     key
 }

@@ -159,12 +159,12 @@ impl<P: Provider> QueueConnector<'_, P> {
         let Prepared { queue_pair, inline } = self.prepared.expect("a connection has a queue pair");
         let accept = CmAcceptData::parse(established.private_data())?;
         let depth = in_flight_max(&open, accept);
-        let windows = memory.windows(domain, depth)?;
         let capsules = domain.allocate(usize::from(depth) * Sqe::SIZE, Access::NONE);
         let mut queue_pair = queue_pair.ready(&established);
         capsules
             .and_then(|capsules| queue_pair.set_message_buffer(capsules, Sqe::SIZE))
             .map_err(verbs_error)?;
+        memory.add_windows(domain, &mut queue_pair, depth)?;
         let queue = Queue::new(Parts {
             id: open.queue,
             queue_pair,
@@ -173,7 +173,7 @@ impl<P: Provider> QueueConnector<'_, P> {
             transport: resolved.transport,
             receives: open.entries.into(),
             depth,
-            windows,
+            has_windows: memory == MemoryMode::Window,
             in_capsule_bytes: open.in_capsule_bytes as usize,
             inline,
         });

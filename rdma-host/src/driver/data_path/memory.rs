@@ -12,7 +12,7 @@
 //! send the chain again. A target that responds without invalidating costs a LOCAL_INV, whose
 //! completion the buffer waits for.
 
-use verbs::{Access, BindInfo, Buffer, ProtectionDomain, Provider, QueuePair, Window};
+use verbs::{Access, BindInfo, Buffer, ProtectionDomain, Provider, QueuePair};
 
 use crate::{
     config::MemoryMode,
@@ -78,36 +78,42 @@ impl MemoryMode {
         each * u32::from(entries) + SENDS_SPARE
     }
 
-    /// Creates a window for each of `count` commands in flight, if the mode uses windows.
-    pub(crate) fn windows<P: Provider>(
+    /// Gives a queue pair a window for each of `count` commands in flight, if the mode uses windows.
+    pub(crate) fn add_windows<P: Provider>(
         self,
         domain: &ProtectionDomain<P>,
+        queue_pair: &mut QueuePair<P>,
         count: u16,
-    ) -> Result<Vec<Window>, Error> {
+    ) -> Result<(), Error> {
         let count = if self == Self::Window { count } else { 0 };
-        (0..count).map(|_| domain.window().map_err(verbs_error)).collect()
+        for _ in 0..count {
+            let window = domain.window().map_err(verbs_error)?;
+            queue_pair.add_window(window).map_err(verbs_error)?;
+        }
+        Ok(())
     }
 }
 
 /// Number of sends that may have completed without a signaled completion yet.
 const SENDS_SPARE: u32 = 32;
 
-/// Queues the bind of a window to the whole buffer of a command, with the access that the command
-/// needs. The error returns the window.
+/// Queues the bind of the window of a slot to the whole buffer of a command, with the access that
+/// the command needs. Returns the key.
+#[inline]
 pub(crate) fn bind<P: Provider>(
     queue_pair: &mut QueuePair<P>,
-    window: Window,
+    slot: u16,
     data: &Data,
-) -> Result<RemoteKey, (Error, Window)> {
+) -> Result<RemoteKey, Error> {
     let (buffer, access): (&Buffer, _) = match data {
         Data::FromController(buffer) => (buffer, Access::REMOTE_WRITE),
         Data::ToController(buffer) => (buffer, Access::REMOTE_READ),
         Data::None => unreachable!("a command without data has no window"),
     };
     let to = BindInfo { buffer, range: 0..buffer.len(), access };
-    match queue_pair.bind(window, to) {
+    match queue_pair.bind(slot.into(), &to) {
         Ok(key) => Ok(RemoteKey(key.0)),
-        Err(refused) => Err((verbs_error(refused.error), refused.window)),
+        Err(error) => Err(verbs_error(error)),
     }
 }
 

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use tracing::Span;
 use verbs::{
-    CompletedWork, Completion, Endpoint, Provider, QueuePair, RdmaCore, TransportType, Window,
+    CompletedWork, Completion, Endpoint, Provider, QueuePair, RdmaCore, TransportType,
     active_side::{ActiveSide, State},
 };
 
@@ -25,7 +25,7 @@ use crate::{
     },
     error::{Error, Malformed, Misuse, Transport},
     proto::{BegunCommand, CompletedCommand, CompletesOn, ResponseOutcome, Slots},
-    wire::{CommandId, Cqe, FromBytes, IntoBytes, QueueId, RemoteKey, SglDescriptor, Sqe},
+    wire::{Cqe, FromBytes, IntoBytes, QueueId, RemoteKey, SglDescriptor, Sqe},
 };
 
 /// NVMe queue and its connection. Everything is allocated at connect: submission and completion
@@ -48,8 +48,9 @@ pub(crate) struct Queue<P: Provider = RdmaCore> {
     inline: bool,
     /// True if commands without in-capsule data are sent inline, and there are no windows.
     has_fast_path: bool,
-    /// Memory window of each slot; empty if the registrations themselves are remotely accessible.
-    windows: Vec<SlotWindow>,
+    /// True if the queue pair has a window for each slot, at its number; false if the registrations
+    /// themselves are remotely accessible.
+    has_windows: bool,
     /// Number of windows that are bound. One send is reserved for the invalidation of each.
     bound_windows: u32,
     /// Maximum number of sends per command.
@@ -64,14 +65,6 @@ pub(crate) struct Queue<P: Provider = RdmaCore> {
     pub(crate) is_dirty: bool,
 }
 
-/// Memory window of a slot.
-struct SlotWindow {
-    /// Window, unless it is bound.
-    window: Option<Window>,
-    /// Remote key, while the window is bound.
-    key: Option<RemoteKey>,
-}
-
 /// Completion that is off the path of each command.
 #[derive(Clone, Copy)]
 pub(crate) struct Unhandled {
@@ -82,7 +75,7 @@ pub(crate) struct Unhandled {
 /// Parts of a connected queue.
 pub(crate) struct Parts<P: Provider> {
     pub(crate) id: QueueId,
-    /// Queue pair with a message of 64 bytes per command in flight.
+    /// Queue pair with a message of 64 bytes per command in flight, and a window or none.
     pub(crate) queue_pair: QueuePair<P>,
     pub(crate) endpoint: Endpoint<P>,
     /// Connection state machine, in the established state.
@@ -93,8 +86,8 @@ pub(crate) struct Parts<P: Provider> {
     pub(crate) receives: u32,
     /// Maximum number of commands in flight.
     pub(crate) depth: u16,
-    /// One window per command in flight, or none.
-    pub(crate) windows: Vec<Window>,
+    /// True if the queue pair has windows.
+    pub(crate) has_windows: bool,
     /// Maximum in-capsule data in bytes; 0 for none.
     pub(crate) in_capsule_bytes: usize,
     /// True if the device takes a command inside the work request.
@@ -102,11 +95,8 @@ pub(crate) struct Parts<P: Provider> {
 }
 
 impl<P: Provider> Queue<P> {
-    pub(crate) fn new(mut parts: Parts<P>) -> Self {
-        parts.queue_pair.reserve_windows(parts.windows.len());
-        let slot_window = |window| SlotWindow { window: Some(window), key: None };
-        let windows: Vec<_> = parts.windows.into_iter().map(slot_window).collect();
-        let bound_max = if windows.is_empty() { 0 } else { parts.depth };
+    pub(crate) fn new(parts: Parts<P>) -> Self {
+        let bound_max = if parts.has_windows { parts.depth } else { 0 };
         Self {
             id: parts.id,
             span: tracing::debug_span!("queue", qid = parts.id.0),
@@ -118,8 +108,8 @@ impl<P: Provider> Queue<P> {
             transport: parts.transport,
             in_capsule_bytes: parts.in_capsule_bytes,
             inline: parts.inline,
-            has_fast_path: parts.inline && windows.is_empty(),
-            windows,
+            has_fast_path: parts.inline && !parts.has_windows,
+            has_windows: parts.has_windows,
             bound_windows: 0,
             sends_per_command: if bound_max == 0 { 1 } else { SENDS_MAX },
             invalidating: VecDeque::with_capacity(bound_max.into()),
@@ -141,12 +131,14 @@ impl<P: Provider> Queue<P> {
     }
 
     /// Queues a command on the fast path: it is sent inline, and the controller accesses its data
-    /// by the key of the registration. Returns true if it has taken the command's buffer; false for
+    /// by the key of the registration; or it has data for which a window is bound. Returns true if it has taken the command's buffer; false for
     /// any other command, or without room: that is left to [`submit`](Self::submit).
     #[inline(always)]
     pub(crate) fn submit_fast(&mut self, command: &mut Command, started: u64) -> bool {
-        let Some(sgl) = self.inline_sgl(&command.data) else { return false };
-        self.submit_inline(command, sgl, started).is_ok()
+        match self.inline_sgl(&command.data) {
+            Some(sgl) => self.submit_inline(command, sgl, started).is_ok(),
+            None => self.binds(&command.data) && self.submit_bound(command, started).is_ok(),
+        }
     }
 
     /// Data pointer of a command on the fast path; `None` for any other command.
@@ -193,32 +185,22 @@ impl<P: Provider> Queue<P> {
             return Err(Transport::DeviceChanged.into());
         }
         let in_capsule = self.fits_in_capsule(&command.data);
-        let binds = !self.windows.is_empty() && !in_capsule && command.data.len() > 0;
-        if !in_capsule && !binds && self.inline {
+        if self.binds(&command.data) {
+            return self.submit_bound(command, started);
+        }
+        if !in_capsule && self.inline {
             let sgl = descriptor(&command.data, false);
             return self.submit_inline(command, sgl, started);
         }
         if !self.has_room() {
             return Err(full());
         }
-        // Room for a bind and its send: neither may be queued without the other.
-        self.queue_pair.reserve_sends(2).map_err(verbs_error)?;
+        self.queue_pair.reserve_sends(1).map_err(verbs_error)?;
         let Some(begun) = self.slots.begin(CompletesOn::ResponseAndSend) else {
             return Err(full());
         };
         let BegunCommand { command: id, slot, .. } = begun;
-        let sgl = if binds {
-            self.bind_window(id, slot, &command.data)
-        } else {
-            Ok(descriptor(&command.data, in_capsule))
-        };
-        match sgl {
-            Ok(sgl) => command.sqe.set_sgl(sgl),
-            Err(error) => {
-                self.slots.cancel(id);
-                return Err(error);
-            }
-        }
+        command.sqe.set_sgl(descriptor(&command.data, in_capsule));
         command.sqe.set_command_id(id);
         let capsule = command.sqe.as_bytes();
         if in_capsule
@@ -231,8 +213,6 @@ impl<P: Provider> Queue<P> {
                 return Err(verbs_error(refused.error));
             }
         } else if let Err(error) = self.queue_pair.send_message_signaled(slot.into(), capsule) {
-            // The window would stay bound: credits and room were checked.
-            assert!(!binds, "a send after a bind was refused: {error}");
             self.slots.cancel(id);
             return Err(verbs_error(error));
         }
@@ -276,28 +256,34 @@ impl<P: Provider> Queue<P> {
         Ok(())
     }
 
-    /// Binds the window of the slot to the data of its command.
-    fn bind_window(
-        &mut self,
-        id: CommandId,
-        slot: u16,
-        data: &Data,
-    ) -> Result<SglDescriptor, Error> {
-        let slot = &mut self.windows[usize::from(slot)];
-        let window = slot.window.take().expect("a free slot has its window");
-        match memory::bind(&mut self.queue_pair, window, data) {
-            Ok(key) => {
-                self.slots.set_remote_key(id, key);
-                slot.key = Some(key);
-                self.bound_windows += 1;
-                let (address, length) = range(data);
-                Ok(SglDescriptor::keyed_with_invalidate(address, length, key))
-            }
-            Err((error, window)) => {
-                slot.window = Some(window);
-                Err(error)
-            }
-        }
+    /// Returns true if a window is bound for the data of a command.
+    #[inline]
+    fn binds(&self, data: &Data) -> bool {
+        let length = data.len();
+        let max = SglDescriptor::KEYED_LENGTH_MAX as usize;
+        self.has_windows && (1..=max).contains(&length) && !self.fits_in_capsule(data)
+    }
+
+    /// Queues a command for whose data a window [is bound](Self::binds), and takes its buffer
+    /// unless that fails.
+    #[inline(never)]
+    fn submit_bound(&mut self, command: &mut Command, started: u64) -> Result<(), Error> {
+        let Some(slot) = self.slots.next().filter(|_| self.has_room()) else { return Err(full()) };
+        // Room for a bind and its send: neither may be queued without the other.
+        self.queue_pair.reserve_sends(2).map_err(verbs_error)?;
+        let key = memory::bind(&mut self.queue_pair, slot, &command.data)?;
+        let begun = self.slots.begin(CompletesOn::ResponseAndSend).expect("a slot is free");
+        let BegunCommand { command: id, .. } = begun;
+        self.slots.set_remote_key(id, key);
+        let (address, length) = range(&command.data);
+        command.sqe.set_command_id(id);
+        command.sqe.set_sgl(SglDescriptor::keyed_with_invalidate(address, length, key));
+        self.bound_windows += 1;
+        let sent = self.queue_pair.send_message_signaled(slot.into(), command.sqe.as_bytes());
+        // The window would stay bound: credits and room were checked.
+        assert!(sent.is_ok(), "a send after a bind was refused: {sent:?}");
+        self.slots.content_mut(slot).begin(command, started);
+        Ok(())
     }
 
     /// Rings the doorbells: of the queued commands, and of the queued receives if half of all are
@@ -343,13 +329,35 @@ impl<P: Provider> Queue<P> {
             Err(_) if completion.is_receive() => return Err(Unhandled { response_length: None }),
             Err(_) => return self.complete_send(*completion, response),
         };
-        if length as usize == Cqe::SIZE
-            && !completion.may_invalidate()
-            && let Some((slot, command)) = self.slots.complete_fast(response.command_id())
-        {
-            return Ok(Some(Completed { slot, command }));
+        if length as usize == Cqe::SIZE {
+            if completion.may_invalidate() {
+                return self.complete_bound(*completion, response);
+            }
+            if let Some((slot, command)) = self.slots.complete_fast(response.command_id()) {
+                return Ok(Some(Completed { slot, command }));
+            }
         }
         Err(Unhandled { response_length: Some(length) })
+    }
+
+    /// Handles the response to a command whose window it has unbound, if that alone was missing.
+    #[inline(never)]
+    fn complete_bound(
+        &mut self,
+        completion: Completion,
+        response: &Cqe,
+    ) -> Result<Option<Completed<'_>>, Unhandled> {
+        let command = response.command_id();
+        let likely = self.slots.slot(command);
+        if let Some(key) = self.queue_pair.invalidated(&completion, likely.into())
+            && let Some((slot, command)) =
+                self.slots.complete_invalidated(command, RemoteKey(key.0))
+        {
+            self.invalidations.count(InvalidatedBy::Target);
+            self.bound_windows -= 1;
+            return Ok(Some(Completed { slot, command }));
+        }
+        Err(Unhandled { response_length: Some(completion.length()) })
     }
 
     /// Handles the completion of a command's send. Takes the completion by value: the hot loop need
@@ -411,7 +419,7 @@ impl<P: Provider> Queue<P> {
             return Err(Transport::QueuePair { queue: self.id, status }.into());
         }
         match completed {
-            CompletedWork::Credit => Ok(self.reclaim_next()),
+            CompletedWork::Credit => Ok(self.complete_invalidation()),
             CompletedWork::Send { tag, buffers } => {
                 let slot = u16::try_from(tag).expect("tags of sends are slots");
                 self.slots.content_mut(slot).take_back(buffers);
@@ -435,21 +443,19 @@ impl<P: Provider> Queue<P> {
         if length as usize != Cqe::SIZE {
             return Err(Malformed::ResponseLength(length, self.id).into());
         }
-        let invalidated = self.queue_pair.invalidated(completion).map(|key| RemoteKey(key.0));
-        match self.slots.handle_response(response, invalidated)? {
-            ResponseOutcome::Completed(completed) => {
-                self.reclaim(completed.slot, InvalidatedBy::Target);
-                Ok(Some(completed))
-            }
-            ResponseOutcome::Pending => {
-                self.reclaim(self.slots.slot(response.command_id()), InvalidatedBy::Target);
-                Ok(None)
-            }
-            ResponseOutcome::KeyStillValid { slot, key } => {
-                self.queue_pair.local_invalidate(verbs::RemoteKey(key.0)).map_err(verbs_error)?;
-                self.invalidating.push_back(slot);
-                Ok(None)
-            }
+        let likely = self.slots.slot(response.command_id());
+        let invalidated = self.queue_pair.invalidated(completion, likely.into());
+        let outcome =
+            self.slots.handle_response(response, invalidated.map(|key| RemoteKey(key.0)))?;
+        if let ResponseOutcome::KeyStillValid { slot, .. } = outcome {
+            self.queue_pair.local_invalidate(slot.into()).map_err(verbs_error)?;
+            self.invalidating.push_back(slot);
+        } else if invalidated.is_some() {
+            self.count_invalidation(InvalidatedBy::Target); // of the command's own key
+        }
+        match outcome {
+            ResponseOutcome::Completed(completed) => Ok(Some(completed)),
+            ResponseOutcome::Pending | ResponseOutcome::KeyStillValid { .. } => Ok(None),
         }
     }
 
@@ -459,25 +465,22 @@ impl<P: Provider> Queue<P> {
         Sqe::read_from_bytes(capsule).expect("a message is as long as a command")
     }
 
-    /// Reclaims the window of the oldest invalidation by this host, if that has completed.
-    fn reclaim_next(&mut self) -> Option<CompletedCommand> {
+    /// Command of the oldest invalidation by this host, if that has completed.
+    fn complete_invalidation(&mut self) -> Option<CompletedCommand> {
         let slot = *self.invalidating.front()?;
-        if !self.reclaim(slot, InvalidatedBy::Host) {
+        if self.queue_pair.is_bound(slot.into()) {
             return None;
         }
         self.invalidating.pop_front();
+        self.count_invalidation(InvalidatedBy::Host);
         self.slots.handle_invalidated(slot)
     }
 
-    /// Reclaims the window of a slot; returns false if its key is still valid.
-    fn reclaim(&mut self, slot: u16, by: InvalidatedBy) -> bool {
-        let Some(window) = self.windows.get_mut(usize::from(slot)) else { return false };
-        let Some(key) = window.key else { return false };
-        let Some(free) = self.queue_pair.reclaim(verbs::RemoteKey(key.0)) else { return false };
-        *window = SlotWindow { window: Some(free), key: None };
+    /// Counts the end of a bind.
+    #[inline]
+    fn count_invalidation(&mut self, by: InvalidatedBy) {
         self.invalidations.count(by);
         self.bound_windows -= 1;
-        true
     }
 
     /// Returns true if the device flushes the work of a lost connection before it reports the

@@ -141,9 +141,8 @@ impl<P: Provider> Engine<P> {
         }
         let both = [self.payloads.message_sge(offset, length), sge(self.domain, data)?];
         self.reserve_sends(1)?;
-        let Ok(send) = self.sends.take_with_payload(SlotPayload::Message(slot as u64)) else {
-            return Err(full());
-        };
+        let payload = SlotPayload::MessageWithData(slot as u64);
+        let Ok(send) = self.sends.take_with_payload(payload) else { return Err(full()) };
         Ok((send, offset, self.set_sg_list(&both)))
     }
 
@@ -164,11 +163,17 @@ impl<P: Provider> Engine<P> {
         if completion.queue_pair != self.number || !completion.status.is_success() {
             return None;
         }
-        let Some(&SlotPayload::Message(slot)) = self.sends.payload(completion.token) else {
-            return None;
-        };
-        let (index, _) = self.sends.complete(completion.token)??;
-        Some((slot, self.in_flight.take_one(index)))
+        match *self.sends.payload(completion.token)? {
+            SlotPayload::Message(slot) => {
+                self.sends.complete_payload(completion.token)?;
+                Some((slot, None))
+            }
+            SlotPayload::MessageWithData(slot) => {
+                let index = self.sends.complete_payload(completion.token)?;
+                Some((slot, self.in_flight.take_one(index)))
+            }
+            SlotPayload::Buffers(_) | SlotPayload::Invalidation(..) => None,
+        }
     }
 }
 
