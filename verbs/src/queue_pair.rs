@@ -459,6 +459,23 @@ impl<P: Provider> QueuePair<P> {
         self.engine.send_message_signaled(slot, message)
     }
 
+    /// Queues the bind of the window at the index `slot`, as [`bind`](Self::bind), and then the
+    /// message that `message` makes of its key, as
+    /// [`send_message_signaled`](Self::send_message_signaled): both, or neither. Returns the key.
+    ///
+    /// # Errors
+    ///
+    /// As those two.
+    #[inline]
+    pub fn send_message_with_bind<'m>(
+        &mut self,
+        slot: usize,
+        to: &BindInfo<'_>,
+        message: impl FnOnce(RemoteKey) -> &'m [u8],
+    ) -> Result<RemoteKey, Error> {
+        self.engine.send_message_with_bind(slot, to, message)
+    }
+
     /// Puts a message into a slot and queues sending it with what `data` holds behind it, with a
     /// completion of its own, which gives `data` back with the slot as the tag. The device may read
     /// the slot until then.

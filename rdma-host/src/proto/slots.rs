@@ -12,7 +12,7 @@ use crate::{
 /// whose id is not in flight (never issued, completed, or answered twice) completes nothing and is
 /// an error of the queue.
 ///
-/// A command may have [a remote key of its own](Self::set_remote_key), which the controller is
+/// A command may have [a remote key of its own](Self::begin_with_key), which the controller is
 /// asked to invalidate with its response. A response that invalidates another key is an error of
 /// the queue: another command's data may be in transfer through that key. A response that
 /// invalidates none is legal, but the command completes only when [the host
@@ -162,15 +162,33 @@ impl<T> Slots<T> {
     /// Allocates a slot for a new command; `None` if all are in use.
     #[inline]
     pub fn begin(&mut self, completes_on: CompletesOn) -> Option<BegunCommand<'_, T>> {
+        self.begin_as(match completes_on {
+            CompletesOn::Response => Progress::AwaitResponse,
+            CompletesOn::ResponseAndSend => Progress::AwaitBoth,
+        })
+    }
+
+    /// As [`begin`](Self::begin), for a command with a remote key of its own.
+    #[inline]
+    pub fn begin_with_key(
+        &mut self,
+        completes_on: CompletesOn,
+        key: RemoteKey,
+    ) -> Option<BegunCommand<'_, T>> {
+        self.begin_as(match completes_on {
+            CompletesOn::Response => Progress::KeyAwaitResponse(key),
+            CompletesOn::ResponseAndSend => Progress::KeyAwaitBoth(key),
+        })
+    }
+
+    #[inline]
+    fn begin_as(&mut self, progress: Progress) -> Option<BegunCommand<'_, T>> {
         let slot = self.free.first;
         let entry = self.slots.get_mut(usize::from(slot))?;
         debug_assert!(matches!(entry.progress, Progress::Free), "the list is of free slots");
         self.free.first = entry.next;
         self.free.in_flight += 1;
-        entry.progress = match completes_on {
-            CompletesOn::Response => Progress::AwaitResponse,
-            CompletesOn::ResponseAndSend => Progress::AwaitBoth,
-        };
+        entry.progress = progress;
         Some(BegunCommand { command: entry.id, slot, content: &mut entry.content })
     }
 
@@ -213,17 +231,6 @@ impl<T> Slots<T> {
     pub fn cancel(&mut self, command: CommandId) {
         let slot = self.slot(command);
         self.release(slot);
-    }
-
-    /// Sets the remote key of a command that was just begun.
-    pub fn set_remote_key(&mut self, command: CommandId, key: RemoteKey) {
-        let slot = self.slot(command);
-        let entry = &mut self.slots[usize::from(slot)];
-        entry.progress = match entry.progress {
-            Progress::AwaitBoth => Progress::KeyAwaitBoth(key),
-            Progress::AwaitResponse => Progress::KeyAwaitResponse(key),
-            other => other,
-        };
     }
 
     /// Handles a response and the key that it invalidated, if any.
@@ -404,6 +411,7 @@ impl<T> Slots<T> {
     }
 
     /// Id of the command in a slot; in a free slot, that of its next command.
+    #[inline]
     #[must_use]
     pub fn id(&self, slot: u16) -> CommandId {
         self.slots[usize::from(slot)].id

@@ -116,6 +116,19 @@ impl<T> SendRing<T> {
         Ok(SendSlot { index, token })
     }
 
+    /// Takes a slot for an inline send, and the next with a payload; takes nothing when the ring has
+    /// not both.
+    #[inline]
+    pub(super) fn take_two(&mut self, payload: T) -> Option<(InlineSlot, SendSlot)> {
+        if self.limit - self.head < 2 {
+            return None;
+        }
+        let token = self.head;
+        self.head += 1;
+        let first = InlineSlot { signaled: self.is_signaled(token), token };
+        Some((first, self.take_with_payload(payload).ok()?))
+    }
+
     #[inline]
     pub(super) fn is_full(&self) -> bool {
         self.head == self.limit
@@ -157,7 +170,7 @@ impl<T> SendRing<T> {
 
     /// Frees the slot of a send with a payload, and those that are completed with it; returns its
     /// index. `None` means a stale token, or a slot without a payload.
-    #[inline]
+    #[inline(always)]
     pub(super) fn complete_payload(&mut self, token: u64) -> Option<usize> {
         if !self.is_out(token) {
             return None;

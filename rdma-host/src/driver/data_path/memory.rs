@@ -12,13 +12,12 @@
 //! send the chain again. A target that responds without invalidating costs a LOCAL_INV, whose
 //! completion the buffer waits for.
 
-use verbs::{Access, BindInfo, Buffer, ProtectionDomain, Provider, QueuePair};
+use verbs::{Access, BindInfo, ProtectionDomain, Provider, QueuePair};
 
 use crate::{
     config::MemoryMode,
     driver::{buffers::verbs_error, data_path::command::Data},
     error::Error,
-    wire::RemoteKey,
 };
 
 /// Memory mode in force.
@@ -97,24 +96,16 @@ impl MemoryMode {
 /// Number of sends that may have completed without a signaled completion yet.
 const SENDS_SPARE: u32 = 32;
 
-/// Queues the bind of the window of a slot to the whole buffer of a command, with the access that
-/// the command needs. Returns the key.
+/// Bind of a window to the whole buffer of a command, with the access that the command needs;
+/// `None` without data.
 #[inline]
-pub(crate) fn bind<P: Provider>(
-    queue_pair: &mut QueuePair<P>,
-    slot: u16,
-    data: &Data,
-) -> Result<RemoteKey, Error> {
-    let (buffer, access): (&Buffer, _) = match data {
+pub(crate) fn bind_info(data: &Data) -> Option<BindInfo<'_>> {
+    let (buffer, access) = match data {
         Data::FromController(buffer) => (buffer, Access::REMOTE_WRITE),
         Data::ToController(buffer) => (buffer, Access::REMOTE_READ),
-        Data::None => unreachable!("a command without data has no window"),
+        Data::None => return None,
     };
-    let to = BindInfo { buffer, range: 0..buffer.len(), access };
-    match queue_pair.bind(slot.into(), &to) {
-        Ok(key) => Ok(RemoteKey(key.0)),
-        Err(error) => Err(verbs_error(error)),
-    }
+    Some(BindInfo { buffer, range: 0..buffer.len(), access })
 }
 
 /// Maximum number of outstanding completions: every send and receive of every queue.

@@ -269,20 +269,22 @@ impl<P: Provider> Queue<P> {
     #[inline(never)]
     fn submit_bound(&mut self, command: &mut Command, started: u64) -> Result<(), Error> {
         let Some(slot) = self.slots.next().filter(|_| self.has_room()) else { return Err(full()) };
-        // Room for a bind and its send: neither may be queued without the other.
-        self.queue_pair.reserve_sends(2).map_err(verbs_error)?;
-        let key = memory::bind(&mut self.queue_pair, slot, &command.data)?;
-        let begun = self.slots.begin(CompletesOn::ResponseAndSend).expect("a slot is free");
-        let BegunCommand { command: id, .. } = begun;
-        self.slots.set_remote_key(id, key);
+        let Some(to) = memory::bind_info(&command.data) else { return Err(full()) };
+        let (id, sqe) = (self.slots.id(slot), &mut command.sqe);
         let (address, length) = range(&command.data);
-        command.sqe.set_command_id(id);
-        command.sqe.set_sgl(SglDescriptor::keyed_with_invalidate(address, length, key));
+        let sent = self.queue_pair.send_message_with_bind(slot.into(), &to, |key| {
+            sqe.set_command_id(id);
+            let key = RemoteKey(key.0);
+            sqe.set_sgl(SglDescriptor::keyed_with_invalidate(address, length, key));
+            sqe.as_bytes()
+        });
+        let key = match sent {
+            Ok(key) => RemoteKey(key.0),
+            Err(error) => return Err(verbs_error(error)),
+        };
+        let begun = self.slots.begin_with_key(CompletesOn::ResponseAndSend, key);
+        begun.expect("a slot is free").content.begin(command, started);
         self.bound_windows += 1;
-        let sent = self.queue_pair.send_message_signaled(slot.into(), command.sqe.as_bytes());
-        // The window would stay bound: credits and room were checked.
-        assert!(sent.is_ok(), "a send after a bind was refused: {sent:?}");
-        self.slots.content_mut(slot).begin(command, started);
         Ok(())
     }
 

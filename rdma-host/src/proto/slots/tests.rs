@@ -19,8 +19,7 @@ fn a_remote_key_is_invalidated_by_the_response_or_before_completion() {
     for completes_on in [CompletesOn::Response, CompletesOn::ResponseAndSend] {
         let mut slots = Slots::<()>::new(QueueId(1), 2);
         let begin = |slots: &mut Slots| {
-            let command = slots.begin(completes_on).unwrap().command;
-            slots.set_remote_key(command, key);
+            let command = slots.begin_with_key(completes_on, key).unwrap().command;
             (command, slots.slot(command))
         };
         let (command, slot) = begin(&mut slots);
@@ -57,8 +56,7 @@ fn a_remote_key_is_invalidated_by_the_response_or_before_completion() {
 fn a_response_that_invalidates_another_key_is_an_error() {
     let (mine, yours) = (RemoteKey(0x501), RemoteKey(0x602));
     let mut slots = Slots::<()>::new(QueueId(1), 3);
-    let keyed = slots.begin(CompletesOn::Response).unwrap().command;
-    slots.set_remote_key(keyed, mine);
+    let keyed = slots.begin_with_key(CompletesOn::Response, mine).unwrap().command;
     let plain = slots.begin(CompletesOn::Response).unwrap().command;
     for (command, key) in [(keyed, yours), (plain, mine)] {
         let error = slots.handle_response(response(command), Some(key)).unwrap_err();
@@ -207,14 +205,15 @@ proptest! {
                 Event::Begin(sent, keyed) => {
                     let completes_on =
                         if sent { CompletesOn::ResponseAndSend } else { CompletesOn::Response };
-                    let begun = slots.begin(completes_on).map(|begun| begun.command);
+                    let key = keyed.then_some(RemoteKey(keys + 1));
+                    let begun = match key {
+                        Some(key) => slots.begin_with_key(completes_on, key),
+                        None => slots.begin(completes_on),
+                    };
+                    let begun = begun.map(|begun| begun.command);
                     prop_assert_eq!(begun.is_some(), model.0.len() < usize::from(capacity));
                     if let Some(id) = begun {
                         keys += 1;
-                        let key = keyed.then_some(RemoteKey(keys));
-                        if let Some(key) = key {
-                            slots.set_remote_key(id, key);
-                        }
                         let state = Waiting { response: true, sent, key };
                         prop_assert!(model.0.insert(id, state).is_none(), "an id twice");
                     }
@@ -259,44 +258,53 @@ proptest! {
 }
 
 proptest! {
-    /// A response to any command id, stale ones above all, has the same outcome on both paths.
+    /// A response to any command id, stale ones above all, which invalidates any key or none, has
+    /// the same outcome on both paths.
     #[test]
     fn the_fast_path_completes_what_the_other_completes(
-        steps in vec((0..4_u8, 0..4_usize), 1..40),
+        steps in vec((0..6_u8, 0..4_usize), 1..40),
         response_id in any::<u16>(),
         recent in any::<proptest::sample::Index>(),
         is_recent in any::<bool>(),
+        key in proptest::option::of(0..3_u32),
     ) {
         let mut pair = [Slots::<()>::new(QueueId(1), 3), Slots::<()>::new(QueueId(1), 3)];
         let mut begun = vec![CommandId(0)];
         for (step, which) in steps {
             let command = begun[begun.len().saturating_sub(which + 1)];
-            let ids = pair.each_mut().map(|slots| match step {
-                0 => slots.begin(CompletesOn::Response).map(|begun| begun.command),
-                1 => slots.begin(CompletesOn::ResponseAndSend).map(|begun| begun.command),
-                2 => {
-                    let slot = slots.slot(command);
-                    if slots.is_in_flight(slot) && slots.id(slot) == command {
-                        slots.set_remote_key(command, RemoteKey(7));
+            let key = RemoteKey(u32::try_from(which).expect("a few"));
+            let ids = pair.each_mut().map(|slots| {
+                let begun = match step {
+                    0 => slots.begin(CompletesOn::Response),
+                    1 => slots.begin(CompletesOn::ResponseAndSend),
+                    2 => slots.begin_with_key(CompletesOn::Response, key),
+                    3 => slots.begin_with_key(CompletesOn::ResponseAndSend, key),
+                    4 => {
+                        slots.handle_sent(slots.slot(command));
+                        None
                     }
-                    None
-                }
-                _ => {
-                    let _ = slots.handle_response(response(command), None);
-                    None
-                }
+                    _ => {
+                        let _ = slots.handle_response(response(command), None);
+                        None
+                    }
+                };
+                begun.map(|begun| begun.command)
             });
             prop_assert_eq!(ids[0], ids[1]);
             begun.extend(ids[0]);
         }
         let command = if is_recent { *recent.get(&begun) } else { CommandId(response_id) };
+        let key = key.map(RemoteKey);
         let [fast, slow] = &mut pair;
-        let completed = slow.handle_response(response(command), None);
-        let expected = match completed {
+        let expected = match slow.handle_response(response(command), key) {
             Ok(ResponseOutcome::Completed(completed)) => Some(completed.slot),
             _ => None,
         };
-        prop_assert_eq!(fast.complete_fast(command).map(|(slot, _)| slot), expected);
+        let completed = match key {
+            Some(key) => fast.complete_invalidated(command, key),
+            None => fast.complete_fast(command),
+        };
+        prop_assert_eq!(completed.map(|(slot, _)| slot), expected);
         if expected.is_some() {
             prop_assert_eq!(fast.in_flight(), slow.in_flight());
         }

@@ -8,7 +8,7 @@ use super::{
     Engine, SlotPayload, full,
 };
 use crate::{
-    Buffer, Completion, Error, PostBufferError, Provider,
+    BindInfo, Buffer, Completion, Error, PostBufferError, Provider, RemoteKey,
     provider::{Operation, Payload, SendRequest, Sge},
     sge::sge,
 };
@@ -97,17 +97,44 @@ impl<P: Provider> Engine<P> {
     ) -> Result<(), Error> {
         let Some((offset, length)) = self.place(slot, message) else { return Err(no_slot()) };
         self.reserve_sends(1)?;
-        let payload = if message.len() <= self.messages.inline_max {
-            Payload::Inline { offset, length }
-        } else {
-            self.set_sg_list(&[self.payloads.message_sge(offset, length)])
-        };
+        let payload = self.message_payload(offset, length);
         let Ok(send) = self.sends.take_with_payload(SlotPayload::Message(slot as u64)) else {
             return Err(full());
         };
         self.payloads.write_message(offset, message);
         self.push(send, Operation::Send, payload);
         Ok(())
+    }
+
+    #[inline]
+    pub(in crate::queue_pair) fn send_message_with_bind<'m>(
+        &mut self,
+        slot: usize,
+        to: &BindInfo<'_>,
+        message: impl FnOnce(RemoteKey) -> &'m [u8],
+    ) -> Result<RemoteKey, Error> {
+        self.reserve_sends(2)?;
+        let bind = self.windows.request(slot, self.domain, to)?;
+        let message = message(bind.key);
+        let Some((offset, length)) = self.place(slot, message) else { return Err(no_slot()) };
+        let taken = self.sends.take_two(SlotPayload::Message(slot as u64));
+        let Some((bind_slot, send)) = taken else { return Err(full()) };
+        self.windows.begin(&bind, to.buffer);
+        self.push_inline(bind_slot, Operation::BindWindow(bind), Payload::Nothing);
+        let payload = self.message_payload(offset, length);
+        self.payloads.write_message(offset, message);
+        self.push(send, Operation::Send, payload);
+        Ok(bind.key)
+    }
+
+    /// Payload of the message that is queued next, and has its slot until it is completed.
+    #[inline]
+    fn message_payload(&mut self, offset: usize, length: u32) -> Payload {
+        if length as usize <= self.messages.inline_max {
+            Payload::Inline { offset, length }
+        } else {
+            self.set_sg_list(&[self.payloads.message_sge(offset, length)])
+        }
     }
 
     pub(in crate::queue_pair) fn send_message_with_data(
@@ -163,17 +190,13 @@ impl<P: Provider> Engine<P> {
         if completion.queue_pair != self.number || !completion.status.is_success() {
             return None;
         }
-        match *self.sends.payload(completion.token)? {
-            SlotPayload::Message(slot) => {
-                self.sends.complete_payload(completion.token)?;
-                Some((slot, None))
-            }
-            SlotPayload::MessageWithData(slot) => {
-                let index = self.sends.complete_payload(completion.token)?;
-                Some((slot, self.in_flight.take_one(index)))
-            }
-            SlotPayload::Buffers(_) | SlotPayload::Invalidation(..) => None,
-        }
+        let (slot, has_data) = match *self.sends.payload(completion.token)? {
+            SlotPayload::Message(slot) => (slot, false),
+            SlotPayload::MessageWithData(slot) => (slot, true),
+            SlotPayload::Buffers(_) | SlotPayload::Invalidation(..) => return None,
+        };
+        let index = self.sends.complete_payload(completion.token)?;
+        Some((slot, if has_data { self.in_flight.take_one(index) } else { None }))
     }
 }
 

@@ -120,3 +120,52 @@ fn tokens_out_of_range_are_stale() {
     assert_eq!(ring.complete(0), None);
     assert_eq!(ring.complete(u64::MAX), None);
 }
+
+#[test]
+fn two_slots_are_taken_or_none() {
+    let mut ring = SendRing::new(9, 0);
+    let taken: Vec<_> = (0..4).map(|at| ring.take_two(at).expect("there is room")).collect();
+    assert_eq!(ring.take_two(4), None);
+    assert_eq!((ring.credits(), ring.payload_count()), (1, 4));
+    for (at, (first, second)) in (0..).zip(taken) {
+        assert_eq!((second.token, second.index), (first.token + 1, 2 * at + 1));
+        assert_eq!(ring.complete_payload(second.token), Some(2 * at + 1));
+        assert_eq!(ring.complete_payload(second.token), None, "only once");
+    }
+    assert_eq!(ring.credits(), 9, "the first of each is done with the second");
+}
+
+/// All mixtures of four sends, completed in all orders, at each place of a ring.
+#[test]
+fn a_payload_alone_is_completed_as_any_send() {
+    let orders = (0..256).map(|code: usize| [code & 3, code >> 2 & 3, code >> 4 & 3, code >> 6]);
+    for (order, kinds) in orders.flat_map(|order| (0..16).map(move |kinds| (order, kinds))) {
+        for before in 0..8 {
+            let mut rings = [SendRing::new(8, 0), SendRing::new(8, 0)];
+            let tokens = rings.each_mut().map(|ring| {
+                for _ in 0..before {
+                    let token = ring.take_with_payload(9).expect("there is room").token;
+                    ring.complete(token);
+                }
+                [0, 1, 2, 3].map(|at| match kinds >> at & 1 {
+                    0 => ring.take_inline().expect("there is room").token,
+                    _ => ring.take_with_payload(at).expect("there is room").token,
+                })
+            });
+            assert_eq!(tokens[0], tokens[1]);
+            let [one, other] = &mut rings;
+            for at in order {
+                let token = tokens[0][at];
+                let expected = one.complete(token);
+                if one.payload(token).is_none() && kinds >> at & 1 == 1 {
+                    let index = expected.flatten().map(|(index, _)| index);
+                    assert_eq!(other.complete_payload(token), index, "{kinds:b} {order:?}");
+                } else {
+                    assert_eq!(other.complete(token), expected, "{kinds:b} {order:?}");
+                }
+                let state = |ring: &SendRing<i32>| (ring.credits(), ring.payload_count());
+                assert_eq!(state(one), state(other), "{kinds:b} {order:?}");
+            }
+        }
+    }
+}

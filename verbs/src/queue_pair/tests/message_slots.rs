@@ -1,7 +1,7 @@
 //! Messages that are kept in a buffer, and batches that fill up.
 
 use super::*;
-use crate::{Access, SENDS_QUEUED_MAX};
+use crate::{Access, BindInfo, SENDS_QUEUED_MAX};
 
 /// A queue pair that keeps four messages of eight bytes.
 fn keeping(inline: u32) -> (Device, ProtectionDomain<Device>, QueuePair<Device>) {
@@ -43,6 +43,50 @@ fn a_kept_message_is_sent_from_its_row_and_can_be_read_again() {
         Some((3, Some(10)))
     );
     assert_eq!(pair.sends_with_payload(), 0);
+}
+
+#[test]
+fn a_message_with_a_bind_is_queued_with_it_or_not_at_all() {
+    for inline in [8, 0] {
+        let (device, domain, mut pair) = keeping(inline);
+        let bytes = domain.allocate(64, Access::LOCAL_WRITE | Access::BIND).expect("memory");
+        let to = BindInfo { buffer: &bytes, range: 0..64, access: Access::REMOTE_WRITE };
+        let too_wide = BindInfo { range: 0..65, ..to.clone() };
+        let refused = pair.send_message_with_bind(0, &to, |_| b"message.");
+        assert!(matches!(refused, Err(Error::Misuse(_))), "there is no window: {refused:?}");
+        for _ in 0..5 {
+            pair.add_window(domain.window().expect("a window")).expect("it is of the domain");
+        }
+        for (slot, to, message) in
+            [(0, &too_wide, b"message.".as_slice()), (4, &to, b"no slot"), (0, &to, b"too long!")]
+        {
+            let refused = pair.send_message_with_bind(slot, to, |_| message);
+            assert!(matches!(refused, Err(Error::Misuse(_))), "{refused:?}");
+            assert!(!pair.is_bound(slot));
+        }
+        assert_eq!(pair.send_credits(), CAPABILITIES.max_send_wr);
+        device.log().lines.clear();
+        let mut told = None;
+        let key = pair.send_message_with_bind(0, &to, |key| {
+            told = Some(key);
+            b"message."
+        });
+        assert_eq!(Some(key.expect("there is room")), told);
+        assert!(pair.is_bound(0));
+        while pair.send_credits() > 1 {
+            pair.send_message_signaled(1, b"other").expect("there is room");
+        }
+        let refused = pair.send_message_with_bind(2, &to, |_| b"message.");
+        assert!(matches!(refused, Err(Error::QueueFull)), "for one is room: {refused:?}");
+        assert!(!pair.is_bound(2) && pair.send_credits() == 1);
+        pair.flush().expect("the device takes all");
+        let calls = device.calls().concat();
+        let first = if inline > 0 { "send bind 3? 'message.'! " } else { "send bind 3? 8! " };
+        assert!(calls.starts_with(first), "{calls}");
+        let token = device.tokens()[1];
+        let completion = completion_of(token, Status::SUCCESS, NUMBER, 0);
+        assert!(matches!(pair.complete_message(&completion), Some((0, None))));
+    }
 }
 
 #[test]
