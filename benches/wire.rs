@@ -19,7 +19,8 @@ fn decode(criterion: &mut Criterion) {
     let mut slots = Slots::<()>::new(QueueId(1), 127);
     criterion.bench_function("begin and complete a command", |bencher| {
         bencher.iter(|| {
-            let begun = slots.begin(CompletesOn::Response).expect("the last one has completed");
+            let begun =
+                slots.begin(CompletesOn::Response, None).expect("the last one has completed");
             let bytes = response(begun.command);
             let cqe = Cqe::read_from_bytes(black_box(bytes.as_bytes()));
             slots.handle_response(cqe.unwrap_or_default(), None)

@@ -26,7 +26,7 @@ const PACKAGES: [Limits; 11] = [
     Limits { root: "soft-roce/src/lib.rs", lines: 8_000 },
     Limits { root: "soft-roce/fabric/src/lib.rs", lines: 3_950 },
     Limits { root: "verbs/src/lib.rs", lines: 6_300 },
-    Limits { root: "verbs/capture/src/lib.rs", lines: 830 },
+    Limits { root: "verbs/capture/src/lib.rs", lines: 835 },
     Limits { root: "verbs/rdma-core-sys/src/lib.rs", lines: 1_050 },
 ];
 

@@ -135,8 +135,9 @@
 //! stale one is an error, [`StaleCompletion`].
 //!
 //! The compiler refuses access to a posted buffer, or posting it twice ([`Buffer`]), sends before
-//! there is a connection ([`PreparedQueuePair`]). Binds of a bound [`Window`], and memory of another
-//! protection domain than the queue pair's, are refused as [`Error::Misuse`]. Objects keep those they were created from alive.
+//! there is a connection ([`PreparedQueuePair`]). Binds of a bound [`Window`], and memory of
+//! another protection domain than the queue pair's, are refused as [`Error::Misuse`]. Objects keep
+//! those they were created from alive.
 //!
 //! Reads and writes move their buffers, too. A window is bound to part of a buffer for one
 //! connection, by a request on the send queue, and can be bound again once its key is invalid:

@@ -48,13 +48,12 @@ use std::{
 };
 
 pub use self::{
-    access::{Access, Agent, Keys, RemoteAddress, RemoteKey},
+    access::{Access, Agent, Keys, Registration, RemoteAddress, RemoteKey},
     deregister::DeregisterError,
     pages::PageSize,
     shared::{MemoryOwner, ReleaseError, SharedMemory},
 };
 pub(crate) use self::{pages::Pages, read_only::ReadOnly};
-use crate::provider::Registration;
 
 /// A range of registered memory. Bytes are copied in and out; nothing borrows them.
 ///

@@ -4,7 +4,6 @@
 //! stand in their place, so that everything above runs without a device.
 
 use std::{
-    any::Any,
     io,
     net::SocketAddr,
     num::NonZero,
@@ -19,7 +18,11 @@ use crate::{
     memory::{Agent, Mapping, ReadOnly},
 };
 
-pub use crate::{completion::WorkCompletion, memory::Keys, window::WindowTable};
+pub use crate::{
+    completion::WorkCompletion,
+    memory::{Keys, Registration},
+    window::{BindWindow, WindowTable},
+};
 
 /// RDMA device, as everything above needs it; calls of the data path take batches.
 ///
@@ -165,20 +168,6 @@ pub trait Provider: Sized + Send + Sync + 'static {
         queue: &mut Self::CompletionQueue,
         request: QueueRequest<'_>,
     ) -> Result<usize, Error>;
-}
-
-/// Registered memory, or a memory window.
-pub trait Registration: Send + Sync + 'static {
-    /// The registration of the provider that has made it: a provider that wraps another one passes
-    /// this on to the registration that it wraps.
-    fn innermost(&self) -> &dyn Any;
-}
-
-/// Of a provider that keeps nothing of a registration.
-impl Registration for () {
-    fn innermost(&self) -> &dyn Any {
-        self
-    }
 }
 
 /// Request to the connection manager.
@@ -511,25 +500,6 @@ pub enum Operation {
     /// it](WorkCompletion::with_invalidated). Naming anything but a window that the peer has bound
     /// to this connection fails the connection.
     SendWithInvalidate(RemoteKey),
-}
-
-/// Bind of a memory window to a range of registered memory.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct BindWindow {
-    /// The window's index in the batch's [`WindowTable`], which has what was registered for both.
-    pub index: usize,
-    /// The window's [local number](Keys::local).
-    pub window: u32,
-    /// The key it gets: that of before, with other low 8 bits.
-    pub key: RemoteKey,
-    /// The registration's local key; its access has [`Access::BIND`].
-    pub memory: u32,
-    /// Address of the range, by which the peer names it too.
-    pub address: u64,
-    /// Length of the range; never 0.
-    pub length: u64,
-    /// Access of the peer: [`Access::REMOTE_READ`], [`Access::REMOTE_WRITE`] or both.
-    pub access: Access,
 }
 
 /// A request for a send queue, ready to be handed over.

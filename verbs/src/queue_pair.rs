@@ -238,8 +238,8 @@ impl<P: Provider> QueuePair<P> {
     }
 
     /// Queues the bind of the window at an index to a range of a buffer, and returns the key by
-    /// which the peer reaches that range, from the buffer's [address](Buffer::address) on, over this
-    /// connection alone. A send that is queued after this may carry the key to the peer.
+    /// which the peer reaches that range, from the buffer's [address](Buffer::address) on, over
+    /// this connection alone. A send that is queued after this may carry the key to the peer.
     ///
     /// The window is [bound](Self::is_bound) until the key is invalid. The buffer stays the
     /// caller's; its bytes change whenever the peer writes them. Success makes a completion only

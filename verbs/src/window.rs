@@ -4,8 +4,7 @@ use std::{any::Any, fmt, ops::Range, sync::Arc};
 
 use crate::{
     Access, Buffer, Error, RemoteKey,
-    memory::{Keys, Region},
-    provider::{BindWindow, Registration},
+    memory::{Keys, Region, Registration},
 };
 
 /// A memory window of type 2, which is not bound to anything.
@@ -71,6 +70,25 @@ impl Clone for BindInfo<'_> {
     }
 }
 
+/// Bind of a memory window to a range of registered memory.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct BindWindow {
+    /// The window's index in the batch's [`WindowTable`], which has what was registered for both.
+    pub index: usize,
+    /// The window's [local number](Keys::local).
+    pub window: u32,
+    /// The key it gets: that of before, with other low 8 bits.
+    pub key: RemoteKey,
+    /// The registration's local key; its access has [`Access::BIND`].
+    pub memory: u32,
+    /// Address of the range, by which the peer names it too.
+    pub address: u64,
+    /// Length of the range; never 0.
+    pub length: u64,
+    /// Access of the peer: [`Access::REMOTE_READ`], [`Access::REMOTE_WRITE`] or both.
+    pub access: Access,
+}
+
 /// The windows of a queue pair, by index.
 #[derive(Default)]
 pub struct WindowTable {
@@ -104,44 +122,46 @@ impl WindowTable {
         Ok(self.rows.len() - 1)
     }
 
-    /// Checks a bind; returns the request for the device. The window does not change yet.
+    /// Checks a bind; returns the key that the window gets by it. The window does not change yet.
     #[inline]
-    pub(crate) fn request(
+    pub(crate) fn check(
         &self,
         index: usize,
         domain: u64,
         to: &BindInfo<'_>,
-    ) -> Result<BindWindow, Error> {
-        let BindInfo { buffer, ref range, access } = *to;
+    ) -> Result<RemoteKey, Error> {
         let refused = match self.rows.get(index) {
             None => NO_WINDOW,
             Some(Row { state: State::Valid | State::Invalidating, .. }) => "the window is bound",
-            Some(Row { window, .. }) => {
-                if let Some(refused) = refuse(buffer, range, access, domain) {
-                    refused
-                } else {
-                    return Ok(BindWindow {
-                        index,
-                        window: window.number,
-                        key: window.next_key(),
-                        memory: buffer.local_key(),
-                        address: buffer.address() + range.start as u64,
-                        length: range.len() as u64,
-                        access,
-                    });
-                }
-            }
+            Some(Row { window, .. }) => match refuse(to, domain) {
+                None => return Ok(window.next_key()),
+                Some(refused) => refused,
+            },
         };
         Err(Error::Misuse(refused))
     }
 
-    /// Notes that a window was queued to be bound as `request` says.
+    /// Notes that a window is queued to be bound, and returns the request for the device.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such window; [`check`](Self::check) was to be called before.
     #[inline]
-    pub(crate) fn begin(&mut self, request: &BindWindow, buffer: &Buffer) {
-        let Some(row) = self.rows.get_mut(request.index) else { return };
-        row.window.key = request.key;
-        row.memory = Some(buffer.region());
-        row.state = State::Valid;
+    pub(crate) fn begin(&mut self, index: usize, to: &BindInfo<'_>) -> BindWindow {
+        let BindInfo { buffer, ref range, access } = *to;
+        let Row { window, memory, state } = &mut self.rows[index];
+        window.key = window.next_key();
+        *memory = Some(buffer.region());
+        *state = State::Valid;
+        BindWindow {
+            index,
+            window: window.number,
+            key: window.key,
+            memory: buffer.local_key(),
+            address: buffer.address() + range.start as u64,
+            length: range.len() as u64,
+            access,
+        }
     }
 
     /// Notes that this side queues the invalidation of a window's key, which it returns.
@@ -187,8 +207,8 @@ impl WindowTable {
         self.rows.get(index).is_some_and(|row| row.state != State::Free)
     }
 
-    /// What the provider has registered for the window of a bind, and for its memory; `None` unless
-    /// the window is here, and bound as the request says, or is about to be.
+    /// Registrations of the window of a bind and of its memory, those of the innermost provider;
+    /// `None` unless the window is here, and bound as the request says or about to be.
     #[inline]
     pub fn registrations(&mut self, bind: &BindWindow) -> Option<(&dyn Any, &dyn Any)> {
         let Row { window, memory, .. } = self.rows.get_mut(bind.index)?;
@@ -224,12 +244,8 @@ impl BindWindow {
 
 /// Reason why a window cannot be bound to a range, if there is one.
 #[inline]
-fn refuse(
-    buffer: &Buffer,
-    range: &Range<usize>,
-    access: Access,
-    domain: u64,
-) -> Option<&'static str> {
+fn refuse(to: &BindInfo<'_>, domain: u64) -> Option<&'static str> {
+    let BindInfo { buffer, ref range, access } = *to;
     let writes = access.contains(Access::LOCAL_WRITE);
     if buffer.domain() != domain {
         Some("the buffer is of another protection domain")

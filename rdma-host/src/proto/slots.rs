@@ -12,7 +12,7 @@ use crate::{
 /// whose id is not in flight (never issued, completed, or answered twice) completes nothing and is
 /// an error of the queue.
 ///
-/// A command may have [a remote key of its own](Self::begin_with_key), which the controller is
+/// A command may have [a remote key of its own](Self::begin), which the controller is
 /// asked to invalidate with its response. A response that invalidates another key is an error of
 /// the queue: another command's data may be in transfer through that key. A response that
 /// invalidates none is legal, but the command completes only when [the host
@@ -159,36 +159,25 @@ impl<T: Default> Slots<T> {
 }
 
 impl<T> Slots<T> {
-    /// Allocates a slot for a new command; `None` if all are in use.
+    /// Allocates a slot for a new command, which may have a remote key of its own; `None` if all
+    /// are in use.
     #[inline]
-    pub fn begin(&mut self, completes_on: CompletesOn) -> Option<BegunCommand<'_, T>> {
-        self.begin_as(match completes_on {
-            CompletesOn::Response => Progress::AwaitResponse,
-            CompletesOn::ResponseAndSend => Progress::AwaitBoth,
-        })
-    }
-
-    /// As [`begin`](Self::begin), for a command with a remote key of its own.
-    #[inline]
-    pub fn begin_with_key(
+    pub fn begin(
         &mut self,
         completes_on: CompletesOn,
-        key: RemoteKey,
+        key: Option<RemoteKey>,
     ) -> Option<BegunCommand<'_, T>> {
-        self.begin_as(match completes_on {
-            CompletesOn::Response => Progress::KeyAwaitResponse(key),
-            CompletesOn::ResponseAndSend => Progress::KeyAwaitBoth(key),
-        })
-    }
-
-    #[inline]
-    fn begin_as(&mut self, progress: Progress) -> Option<BegunCommand<'_, T>> {
         let slot = self.free.first;
         let entry = self.slots.get_mut(usize::from(slot))?;
         debug_assert!(matches!(entry.progress, Progress::Free), "the list is of free slots");
         self.free.first = entry.next;
         self.free.in_flight += 1;
-        entry.progress = progress;
+        entry.progress = match (completes_on, key) {
+            (CompletesOn::Response, None) => Progress::AwaitResponse,
+            (CompletesOn::Response, Some(key)) => Progress::KeyAwaitResponse(key),
+            (CompletesOn::ResponseAndSend, None) => Progress::AwaitBoth,
+            (CompletesOn::ResponseAndSend, Some(key)) => Progress::KeyAwaitBoth(key),
+        };
         Some(BegunCommand { command: entry.id, slot, content: &mut entry.content })
     }
 
@@ -270,36 +259,27 @@ impl<T> Slots<T> {
     }
 
     /// Fast path of [`handle_response`](Self::handle_response): completes a command that waits for
-    /// its response alone and has no key of its own, and returns the slot, free again, and what it
-    /// holds. Returns `None` and changes nothing in any other case.
+    /// its response alone, and whose key, if it has one, is the one that was invalidated. Returns
+    /// the slot, free again, and what it holds. Returns `None` and changes nothing in any other
+    /// case.
     #[inline]
-    pub fn complete_fast(&mut self, command: CommandId) -> Option<(u16, &mut T)> {
+    pub fn complete_fast(
+        &mut self,
+        command: CommandId,
+        invalidated: Option<RemoteKey>,
+    ) -> Option<(u16, &mut T)> {
         let slot = self.slot(command);
         let entry = self.slots.get_mut(usize::from(slot))?;
-        if entry.id != command || !matches!(entry.progress, Progress::AwaitResponse) {
+        let is_last = match (entry.progress, invalidated) {
+            (Progress::AwaitResponse, None) => true,
+            (Progress::KeyAwaitResponse(expected), Some(key)) => expected == key,
+            _ => false,
+        };
+        if entry.id != command || !is_last {
             return None;
         }
         self.free.push(slot, entry);
         Some((slot, &mut entry.content))
-    }
-
-    /// As [`complete_fast`](Self::complete_fast), but of a command whose key the response has
-    /// invalidated.
-    #[inline]
-    pub fn complete_invalidated(
-        &mut self,
-        command: CommandId,
-        key: RemoteKey,
-    ) -> Option<(u16, &mut T)> {
-        let slot = self.slot(command);
-        let entry = self.slots.get_mut(usize::from(slot))?;
-        match entry.progress {
-            Progress::KeyAwaitResponse(expected) if expected == key && entry.id == command => {
-                self.free.push(slot, entry);
-                Some((slot, &mut entry.content))
-            }
-            _ => None,
-        }
     }
 
     #[inline]

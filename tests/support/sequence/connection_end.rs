@@ -32,7 +32,7 @@ pub(super) struct ConnectionEnd {
     pub(super) credited: u32,
     /// Windows of the queue pair that are bound, by index.
     pub(super) windows: BTreeMap<RemoteKey, (usize, KeyState)>,
-    /// Those that are not.
+    /// Windows of the queue pair that are free.
     pub(super) free_windows: Vec<usize>,
     pub(super) unflushed: bool,
     /// Completions that arrived before the event of the established connection.

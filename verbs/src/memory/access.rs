@@ -1,6 +1,6 @@
 //! Access to registered memory, and the keys that give it.
 
-use std::ops::BitOr;
+use std::{any::Any, ops::BitOr};
 
 /// Agent that reads and writes registered memory besides the owner of a buffer.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -61,6 +61,20 @@ pub struct Keys {
     /// Names the memory for the peer. A window has its first key here, which reaches nothing;
     /// each bind gives it another, which differs in its low 8 bits only.
     pub remote: RemoteKey,
+}
+
+/// Registered memory, or a memory window.
+pub trait Registration: Send + Sync + 'static {
+    /// The registration of the provider that has made it: a provider that wraps another one passes
+    /// this on to the registration that it wraps.
+    fn innermost(&self) -> &dyn Any;
+}
+
+/// Registration of a provider that keeps nothing of it.
+impl Registration for () {
+    fn innermost(&self) -> &dyn Any {
+        self
+    }
 }
 
 /// The key by which a peer names registered memory.

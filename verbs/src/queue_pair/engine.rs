@@ -191,11 +191,11 @@ impl<P: Provider> Engine<P> {
     #[inline]
     pub(super) fn bind(&mut self, index: usize, to: &BindInfo<'_>) -> Result<RemoteKey, Error> {
         self.reserve_sends(1)?;
-        let bind = self.windows.request(index, self.domain, to)?;
+        let key = self.windows.check(index, self.domain, to)?;
         let Some(slot) = self.sends.take_inline() else { return Err(full()) };
-        self.windows.begin(&bind, to.buffer);
+        let bind = self.windows.begin(index, to);
         self.push_inline(slot, Operation::BindWindow(bind), Payload::Nothing);
-        Ok(bind.key)
+        Ok(key)
     }
 
     pub(super) fn local_invalidate(&mut self, index: usize) -> Result<(), Error> {
@@ -354,7 +354,7 @@ impl<P: Provider> Engine<P> {
         Ok(completion.length)
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn invalidated(
         &mut self,
         completion: &Completion,

@@ -116,7 +116,7 @@ impl<T> SendRing<T> {
         Ok(SendSlot { index, token })
     }
 
-    /// Takes a slot for an inline send, and the next with a payload; takes nothing when the ring has
+    /// Takes a slot for an inline send, and the next with a payload; takes nothing when there are
     /// not both.
     #[inline]
     pub(super) fn take_two(&mut self, payload: T) -> Option<(InlineSlot, SendSlot)> {

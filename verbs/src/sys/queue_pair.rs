@@ -191,8 +191,8 @@ impl RawQueuePair {
             }
         }
         rows.requests[requests.len() - 1].next = ptr::null_mut();
-        // SAFETY: the queue pair is ours; that many rows are filled in, with the caller's payloads and
-        // with what the caller's windows keep.
+        // SAFETY: the queue pair is ours; that many rows are filled in, with the caller's payloads,
+        // and with what the caller's windows keep.
         unsafe { post_to_plugin(self.raw, rows.requests.as_mut_ptr(), requests.len()) }
     }
 

@@ -77,7 +77,7 @@ impl MemoryMode {
         each * u32::from(entries) + SENDS_SPARE
     }
 
-    /// Gives a queue pair a window for each of `count` commands in flight, if the mode uses windows.
+    /// Gives a queue pair a window for each of `count` commands in flight, if the mode uses them.
     pub(crate) fn add_windows<P: Provider>(
         self,
         domain: &ProtectionDomain<P>,

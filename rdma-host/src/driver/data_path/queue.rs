@@ -53,8 +53,6 @@ pub(crate) struct Queue<P: Provider = RdmaCore> {
     has_windows: bool,
     /// Number of windows that are bound. One send is reserved for the invalidation of each.
     bound_windows: u32,
-    /// Maximum number of sends per command.
-    sends_per_command: u32,
     /// Slots whose keys this host invalidates, in the order of the completions.
     invalidating: VecDeque<u16>,
     /// Number of doorbells of the queue pair that have been counted.
@@ -111,7 +109,6 @@ impl<P: Provider> Queue<P> {
             has_fast_path: parts.inline && !parts.has_windows,
             has_windows: parts.has_windows,
             bound_windows: 0,
-            sends_per_command: if bound_max == 0 { 1 } else { SENDS_MAX },
             invalidating: VecDeque::with_capacity(bound_max.into()),
             doorbells: 0,
             invalidations: WindowCounters::default(),
@@ -131,8 +128,9 @@ impl<P: Provider> Queue<P> {
     }
 
     /// Queues a command on the fast path: it is sent inline, and the controller accesses its data
-    /// by the key of the registration; or it has data for which a window is bound. Returns true if it has taken the command's buffer; false for
-    /// any other command, or without room: that is left to [`submit`](Self::submit).
+    /// by the key of the registration; or it has data for which a window is bound. Returns true if
+    /// it has taken the command's buffer; false for any other command, or without room: that is
+    /// left to [`submit`](Self::submit).
     #[inline(always)]
     pub(crate) fn submit_fast(&mut self, command: &mut Command, started: u64) -> bool {
         match self.inline_sgl(&command.data) {
@@ -167,7 +165,7 @@ impl<P: Provider> Queue<P> {
         sgl: SglDescriptor,
         started: u64,
     ) -> Result<(), Error> {
-        let Some(begun) = self.slots.begin(CompletesOn::Response) else { return Err(full()) };
+        let Some(begun) = self.slots.begin(CompletesOn::Response, None) else { return Err(full()) };
         let BegunCommand { command: id, slot, content } = begun;
         command.sqe.set_command_id(id);
         command.sqe.set_sgl(sgl);
@@ -196,7 +194,7 @@ impl<P: Provider> Queue<P> {
             return Err(full());
         }
         self.queue_pair.reserve_sends(1).map_err(verbs_error)?;
-        let Some(begun) = self.slots.begin(CompletesOn::ResponseAndSend) else {
+        let Some(begun) = self.slots.begin(CompletesOn::ResponseAndSend, None) else {
             return Err(full());
         };
         let BegunCommand { command: id, slot, .. } = begun;
@@ -278,11 +276,8 @@ impl<P: Provider> Queue<P> {
             sqe.set_sgl(SglDescriptor::keyed_with_invalidate(address, length, key));
             sqe.as_bytes()
         });
-        let key = match sent {
-            Ok(key) => RemoteKey(key.0),
-            Err(error) => return Err(verbs_error(error)),
-        };
-        let begun = self.slots.begin_with_key(CompletesOn::ResponseAndSend, key);
+        let key = RemoteKey(sent.map_err(verbs_error)?.0);
+        let begun = self.slots.begin(CompletesOn::ResponseAndSend, Some(key));
         begun.expect("a slot is free").content.begin(command, started);
         self.bound_windows += 1;
         Ok(())
@@ -335,7 +330,7 @@ impl<P: Provider> Queue<P> {
             if completion.may_invalidate() {
                 return self.complete_bound(*completion, response);
             }
-            if let Some((slot, command)) = self.slots.complete_fast(response.command_id()) {
+            if let Some((slot, command)) = self.slots.complete_fast(response.command_id(), None) {
                 return Ok(Some(Completed { slot, command }));
             }
         }
@@ -350,16 +345,14 @@ impl<P: Provider> Queue<P> {
         response: &Cqe,
     ) -> Result<Option<Completed<'_>>, Unhandled> {
         let command = response.command_id();
-        let likely = self.slots.slot(command);
-        if let Some(key) = self.queue_pair.invalidated(&completion, likely.into())
-            && let Some((slot, command)) =
-                self.slots.complete_invalidated(command, RemoteKey(key.0))
-        {
-            self.invalidations.count(InvalidatedBy::Target);
-            self.bound_windows -= 1;
-            return Ok(Some(Completed { slot, command }));
-        }
-        Err(Unhandled { response_length: Some(completion.length()) })
+        let key = self.queue_pair.invalidated(&completion, self.slots.slot(command).into());
+        let done = key.and_then(|key| self.slots.complete_fast(command, Some(RemoteKey(key.0))));
+        let Some((slot, command)) = done else {
+            return Err(Unhandled { response_length: Some(completion.length()) });
+        };
+        self.invalidations.count(InvalidatedBy::Target);
+        self.bound_windows -= 1;
+        Ok(Some(Completed { slot, command }))
     }
 
     /// Handles the completion of a command's send. Takes the completion by value: the hot loop need
@@ -445,20 +438,21 @@ impl<P: Provider> Queue<P> {
         if length as usize != Cqe::SIZE {
             return Err(Malformed::ResponseLength(length, self.id).into());
         }
-        let likely = self.slots.slot(response.command_id());
-        let invalidated = self.queue_pair.invalidated(completion, likely.into());
-        let outcome =
-            self.slots.handle_response(response, invalidated.map(|key| RemoteKey(key.0)))?;
-        if let ResponseOutcome::KeyStillValid { slot, .. } = outcome {
-            self.queue_pair.local_invalidate(slot.into()).map_err(verbs_error)?;
-            self.invalidating.push_back(slot);
-        } else if invalidated.is_some() {
+        let slot = self.slots.slot(response.command_id());
+        let key = self.queue_pair.invalidated(completion, slot.into()).map(|key| RemoteKey(key.0));
+        let outcome = self.slots.handle_response(response, key)?;
+        if key.is_some() {
             self.count_invalidation(InvalidatedBy::Target); // of the command's own key
         }
         match outcome {
-            ResponseOutcome::Completed(completed) => Ok(Some(completed)),
-            ResponseOutcome::Pending | ResponseOutcome::KeyStillValid { .. } => Ok(None),
+            ResponseOutcome::Completed(completed) => return Ok(Some(completed)),
+            ResponseOutcome::Pending => {}
+            ResponseOutcome::KeyStillValid { slot, .. } => {
+                self.queue_pair.local_invalidate(slot.into()).map_err(verbs_error)?;
+                self.invalidating.push_back(slot);
+            }
         }
+        Ok(None)
     }
 
     /// Capsule of the last command in a slot.
@@ -504,8 +498,8 @@ impl<P: Provider> Queue<P> {
     /// sends may be short though slots are not.
     #[inline]
     pub(crate) fn has_room(&self) -> bool {
-        self.slots.available() > 0
-            && self.queue_pair.send_credits() >= self.bound_windows + self.sends_per_command
+        let sends = if self.has_windows { SENDS_MAX } else { 1 };
+        self.slots.available() > 0 && self.queue_pair.send_credits() >= self.bound_windows + sends
     }
 
     /// Maximum number of commands in flight.

@@ -19,7 +19,7 @@ fn a_remote_key_is_invalidated_by_the_response_or_before_completion() {
     for completes_on in [CompletesOn::Response, CompletesOn::ResponseAndSend] {
         let mut slots = Slots::<()>::new(QueueId(1), 2);
         let begin = |slots: &mut Slots| {
-            let command = slots.begin_with_key(completes_on, key).unwrap().command;
+            let command = slots.begin(completes_on, Some(key)).unwrap().command;
             (command, slots.slot(command))
         };
         let (command, slot) = begin(&mut slots);
@@ -56,8 +56,8 @@ fn a_remote_key_is_invalidated_by_the_response_or_before_completion() {
 fn a_response_that_invalidates_another_key_is_an_error() {
     let (mine, yours) = (RemoteKey(0x501), RemoteKey(0x602));
     let mut slots = Slots::<()>::new(QueueId(1), 3);
-    let keyed = slots.begin_with_key(CompletesOn::Response, mine).unwrap().command;
-    let plain = slots.begin(CompletesOn::Response).unwrap().command;
+    let keyed = slots.begin(CompletesOn::Response, Some(mine)).unwrap().command;
+    let plain = slots.begin(CompletesOn::Response, None).unwrap().command;
     for (command, key) in [(keyed, yours), (plain, mine)] {
         let error = slots.handle_response(response(command), Some(key)).unwrap_err();
         assert_eq!(
@@ -68,7 +68,7 @@ fn a_response_that_invalidates_another_key_is_an_error() {
     assert_eq!(slots.in_flight(), 2, "neither is completed by it");
     // The next command of a slot does not inherit the key.
     assert!(finished(slots.handle_response(response(keyed), Some(mine))));
-    let next = slots.begin(CompletesOn::Response).unwrap().command;
+    let next = slots.begin(CompletesOn::Response, None).unwrap().command;
     assert_eq!(slots.slot(next), slots.slot(keyed));
     assert!(slots.handle_response(response(next), Some(mine)).is_err());
     assert!(finished(slots.handle_response(response(next), None)));
@@ -77,7 +77,7 @@ fn a_response_that_invalidates_another_key_is_an_error() {
 #[test]
 fn a_response_completes_once() {
     let mut slots = Slots::<()>::new(QueueId(1), 4);
-    let command = slots.begin(CompletesOn::Response).unwrap().command;
+    let command = slots.begin(CompletesOn::Response, None).unwrap().command;
     assert!(finished(slots.handle_response(response(command), None)));
     assert!(slots.handle_response(response(command), None).is_err());
 }
@@ -85,9 +85,9 @@ fn a_response_completes_once() {
 #[test]
 fn a_stale_generation_completes_nothing() {
     let mut slots = Slots::<()>::new(QueueId(1), 1);
-    let first = slots.begin(CompletesOn::Response).unwrap().command;
+    let first = slots.begin(CompletesOn::Response, None).unwrap().command;
     slots.handle_response(response(first), None).unwrap();
-    let second = slots.begin(CompletesOn::Response).unwrap().command;
+    let second = slots.begin(CompletesOn::Response, None).unwrap().command;
     assert_ne!(first, second);
     assert!(slots.handle_response(response(first), None).is_err());
     assert!(finished(slots.handle_response(response(second), None)));
@@ -96,8 +96,8 @@ fn a_stale_generation_completes_nothing() {
 #[test]
 fn both_events_are_awaited_in_either_order() {
     let mut slots = Slots::<()>::new(QueueId(1), 2);
-    let first = slots.begin(CompletesOn::ResponseAndSend).unwrap().command;
-    let second = slots.begin(CompletesOn::ResponseAndSend).unwrap().command;
+    let first = slots.begin(CompletesOn::ResponseAndSend, None).unwrap().command;
+    let second = slots.begin(CompletesOn::ResponseAndSend, None).unwrap().command;
     assert_eq!(slots.handle_response(response(first), None), Ok(ResponseOutcome::Pending));
     assert!(slots.handle_response(response(first), None).is_err(), "answered twice");
     assert_eq!(slots.handle_sent(slots.slot(first)).unwrap().slot, slots.slot(first));
@@ -110,9 +110,10 @@ fn both_events_are_awaited_in_either_order() {
 fn capacity_is_a_limit_and_ids_are_distinct() {
     for capacity in [1, 2, 3, 31, 127, 1023, 0x8000] {
         let mut slots = Slots::<()>::new(QueueId(1), capacity);
-        let mut ids: Vec<_> =
-            (0..capacity).map(|_| slots.begin(CompletesOn::Response).unwrap().command.0).collect();
-        assert!(slots.begin(CompletesOn::Response).is_none());
+        let mut ids: Vec<_> = (0..capacity)
+            .map(|_| slots.begin(CompletesOn::Response, None).unwrap().command.0)
+            .collect();
+        assert!(slots.begin(CompletesOn::Response, None).is_none());
         assert_eq!(slots.available(), 0);
         ids.sort_unstable();
         ids.dedup();
@@ -125,7 +126,7 @@ fn capacity_is_a_limit_and_ids_are_distinct() {
 #[test]
 fn any_command_id_is_handled_without_panic() {
     let mut slots = Slots::<()>::new(QueueId(1), 5);
-    let known = slots.begin(CompletesOn::Response).unwrap().command;
+    let known = slots.begin(CompletesOn::Response, None).unwrap().command;
     for id in 0..=u16::MAX {
         if CommandId(id) != known {
             assert!(slots.handle_response(response(CommandId(id)), None).is_err(), "{id}");
@@ -138,7 +139,7 @@ fn any_command_id_is_handled_without_panic() {
 fn generations_wrap() {
     let mut slots = Slots::<()>::new(QueueId(1), 3);
     for _ in 0..200_000 {
-        let command = slots.begin(CompletesOn::Response).unwrap().command;
+        let command = slots.begin(CompletesOn::Response, None).unwrap().command;
         assert!(finished(slots.handle_response(response(command), None)));
     }
 }
@@ -206,11 +207,7 @@ proptest! {
                     let completes_on =
                         if sent { CompletesOn::ResponseAndSend } else { CompletesOn::Response };
                     let key = keyed.then_some(RemoteKey(keys + 1));
-                    let begun = match key {
-                        Some(key) => slots.begin_with_key(completes_on, key),
-                        None => slots.begin(completes_on),
-                    };
-                    let begun = begun.map(|begun| begun.command);
+                    let begun = slots.begin(completes_on, key).map(|begun| begun.command);
                     prop_assert_eq!(begun.is_some(), model.0.len() < usize::from(capacity));
                     if let Some(id) = begun {
                         keys += 1;
@@ -275,10 +272,10 @@ proptest! {
             let key = RemoteKey(u32::try_from(which).expect("a few"));
             let ids = pair.each_mut().map(|slots| {
                 let begun = match step {
-                    0 => slots.begin(CompletesOn::Response),
-                    1 => slots.begin(CompletesOn::ResponseAndSend),
-                    2 => slots.begin_with_key(CompletesOn::Response, key),
-                    3 => slots.begin_with_key(CompletesOn::ResponseAndSend, key),
+                    0 => slots.begin(CompletesOn::Response, None),
+                    1 => slots.begin(CompletesOn::ResponseAndSend, None),
+                    2 => slots.begin(CompletesOn::Response, Some(key)),
+                    3 => slots.begin(CompletesOn::ResponseAndSend, Some(key)),
                     4 => {
                         slots.handle_sent(slots.slot(command));
                         None
@@ -300,11 +297,7 @@ proptest! {
             Ok(ResponseOutcome::Completed(completed)) => Some(completed.slot),
             _ => None,
         };
-        let completed = match key {
-            Some(key) => fast.complete_invalidated(command, key),
-            None => fast.complete_fast(command),
-        };
-        prop_assert_eq!(completed.map(|(slot, _)| slot), expected);
+        prop_assert_eq!(fast.complete_fast(command, key).map(|(slot, _)| slot), expected);
         if expected.is_some() {
             prop_assert_eq!(fast.in_flight(), slow.in_flight());
         }

@@ -114,17 +114,17 @@ impl<P: Provider> Engine<P> {
         message: impl FnOnce(RemoteKey) -> &'m [u8],
     ) -> Result<RemoteKey, Error> {
         self.reserve_sends(2)?;
-        let bind = self.windows.request(slot, self.domain, to)?;
-        let message = message(bind.key);
+        let key = self.windows.check(slot, self.domain, to)?;
+        let message = message(key);
         let Some((offset, length)) = self.place(slot, message) else { return Err(no_slot()) };
         let taken = self.sends.take_two(SlotPayload::Message(slot as u64));
         let Some((bind_slot, send)) = taken else { return Err(full()) };
-        self.windows.begin(&bind, to.buffer);
+        let bind = self.windows.begin(slot, to);
         self.push_inline(bind_slot, Operation::BindWindow(bind), Payload::Nothing);
         let payload = self.message_payload(offset, length);
         self.payloads.write_message(offset, message);
         self.push(send, Operation::Send, payload);
-        Ok(bind.key)
+        Ok(key)
     }
 
     /// Payload of the message that is queued next, and has its slot until it is completed.
