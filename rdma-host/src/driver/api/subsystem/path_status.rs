@@ -42,9 +42,11 @@ pub struct PathStatus {
     pub commands: u64,
     /// Number of those that failed there.
     pub failures: u64,
-    /// Number of those that are in flight.
+    /// Number of those that are in flight; of a [`SubsystemPoller`](crate::SubsystemPoller), at its
+    /// last doorbell or poll that completed some.
     pub in_flight: u32,
-    /// Mean latency of the last ones; `None` before the first one on a connection.
+    /// Mean latency of the last ones, or of the first of each batch that a poller completed; `None`
+    /// before the first one on a connection.
     pub latency: Option<Duration>,
     /// Number of times that commands to a namespace were led away from this path or back to it.
     pub switches: u64,
