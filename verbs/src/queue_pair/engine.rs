@@ -302,14 +302,33 @@ impl<P: Provider> Engine<P> {
                 Some((slot, payload)) => Ok(self.release_send(slot, &payload, completion)),
                 None => Ok(CompletedWork::Credit),
             },
-            WorkKind::Receive => {
-                let held = self.receives.complete(completion.token);
-                let (buffer, tag) = held.ok_or(StaleCompletion)?;
-                self.invalidated(completion, 0);
-                let length = if completion.status.is_success() { completion.length } else { 0 };
-                Ok(CompletedWork::Receive { tag, buffer, length })
+            WorkKind::Receive if matches!(completion.invalidated, Invalidated::No) => {
+                self.complete_receive(completion)
             }
+            WorkKind::Receive => self.complete_invalidating(completion),
         }
+    }
+
+    #[inline(always)]
+    fn complete_receive(
+        &mut self,
+        completion: &Completion,
+    ) -> Result<CompletedWork, StaleCompletion> {
+        let held = self.receives.complete(completion.token);
+        let (buffer, tag) = held.ok_or(StaleCompletion)?;
+        let length = if completion.status.is_success() { completion.length } else { 0 };
+        Ok(CompletedWork::Receive { tag, buffer, length })
+    }
+
+    /// Completes a receive that has invalidated a key. Apart, so that others save fewer registers.
+    #[inline(never)]
+    fn complete_invalidating(
+        &mut self,
+        completion: &Completion,
+    ) -> Result<CompletedWork, StaleCompletion> {
+        let completed = self.complete_receive(completion)?;
+        self.invalidated(completion, 0);
+        Ok(completed)
     }
 
     /// Releases the payload of a completed send. Apart, since it moves more than the other cases.
@@ -329,12 +348,22 @@ impl<P: Provider> Engine<P> {
                 CompletedWork::Send { tag, buffers: self.in_flight.take_one(slot).into() }
             }
             SlotPayload::Invalidation(key, index) => {
-                if completion.status.is_success() {
-                    self.windows.invalidated(key, index as usize);
-                }
-                CompletedWork::Credit
+                self.release_invalidation(key, index as usize, completion.status.is_success())
             }
         }
+    }
+
+    #[inline(never)] // of those that complete sends, it alone looks at windows
+    fn release_invalidation(
+        &mut self,
+        key: RemoteKey,
+        index: usize,
+        is_success: bool,
+    ) -> CompletedWork {
+        if is_success {
+            self.windows.invalidated(key, index);
+        }
+        CompletedWork::Credit
     }
 
     #[inline(always)] // what it decides is mostly known to its callers

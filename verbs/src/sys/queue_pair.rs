@@ -32,8 +32,8 @@ use super::{
 use crate::{
     Error, QueuePairCapabilities, RdmaCore, RemoteAddress, SENDS_QUEUED_MAX, SGE_MAX, VerbsApi,
     provider::{
-        Operation, Payload, Payloads, PostError, QueuePairInfo, QueuePairRequest, ReceiveRequest,
-        SendRequest, WindowTable,
+        BindWindow, Operation, Payload, Payloads, PostError, QueuePairInfo, QueuePairRequest,
+        ReceiveRequest, SendRequest, WindowTable,
     },
 };
 
@@ -183,11 +183,8 @@ impl RawQueuePair {
             {
                 raw.opcode = c::IBV_WR_SEND;
                 set_inline(raw, row, request, message);
-            } else if let Operation::BindWindow(bind) = &request.operation {
-                let bind = windows.registrations(bind).and_then(|made| to_bind(made, bind));
-                fill_bind(raw, request, bind).map_err(not_taken)?;
             } else {
-                fill_send(raw, row, request, payloads).map_err(not_taken)?;
+                fill_any(raw, row, request, (payloads, windows)).map_err(not_taken)?;
             }
         }
         rows.requests[requests.len() - 1].next = ptr::null_mut();
@@ -341,12 +338,28 @@ fn not_taken(source: io::Error) -> PostError {
     PostError { accepted: 0, source }
 }
 
+/// Fills in any request, all but its place in the chain.
+#[inline(never)]
+fn fill_any(
+    raw: &mut c::ibv_send_wr,
+    row: &mut [c::ibv_sge; SGE_MAX],
+    request: &SendRequest,
+    (payloads, windows): (&Payloads, &mut WindowTable),
+) -> io::Result<()> {
+    match &request.operation {
+        Operation::BindWindow(bind) => fill_bind(raw, request, bind, windows),
+        _ => fill_send(raw, row, request, payloads),
+    }
+}
+
 /// Fills in one request that binds, all but its place in the chain.
 fn fill_bind(
     raw: &mut c::ibv_send_wr,
     request: &SendRequest,
-    bind: Option<c::ibv_send_wr_bind_mw>,
+    bind: &BindWindow,
+    windows: &mut WindowTable,
 ) -> io::Result<()> {
+    let bind = windows.registrations(bind).and_then(|made| to_bind(made, bind));
     raw.wr_id = request.token;
     raw.opcode = c::IBV_WR_BIND_MW;
     raw.imm_data_or_invalidate_rkey = 0; // or rxe's plug-in refuses it
@@ -357,7 +370,6 @@ fn fill_bind(
 }
 
 /// Fills in one request that does not bind, all but its place in the chain.
-#[inline(never)]
 fn fill_send(
     raw: &mut c::ibv_send_wr,
     row: &mut [c::ibv_sge; SGE_MAX],
