@@ -81,13 +81,15 @@ impl<P: Provider> ConnectingSubsystem<P> {
         let (senders, receivers): (Vec<_>, Vec<_>) =
             (0..pollers).map(|_| mpsc::unbounded_channel()).unzip();
         let owners = PollerOwners { senders: Arc::new(Mutex::new(senders)), count: pollers };
-        let policy = self.options.policy;
         let subsystem = self.run(Some(owners.clone())).await?;
-        let new = |arrivals| SubsystemPoller::new(Arc::clone(&subsystem.table), policy, arrivals);
+        let new = |arrivals| SubsystemPoller::new(Arc::clone(&subsystem.table), arrivals);
+        // Locked until their number is known: a path that is connected now would send its pollers
+        // to owners that are dropped, and so disconnect them.
+        let mut senders = owners.senders.lock();
         let mut all: Vec<_> = receivers.into_iter().map(new).collect();
         // Poller n of each path went to owner n.
         let count = all.iter().take_while(|poller| poller.depth() > 0).count();
-        owners.senders.lock().truncate(count);
+        senders.truncate(count);
         all.truncate(count);
         Ok((subsystem, all))
     }

@@ -17,7 +17,7 @@ use crate::{
 /// Outcome of an attempt.
 pub(super) type Outcome<P> = Result<Controller<P>, Error>;
 
-/// Attempt that may be running.
+/// Attempt to connect a path, which runs while it is polled.
 pub(super) type ConnectAttempt<P> = Pin<Box<dyn Future<Output = Outcome<P>> + Send>>;
 
 /// First attempt of one path.

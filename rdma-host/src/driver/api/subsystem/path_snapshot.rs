@@ -12,7 +12,6 @@ use crate::{
 };
 
 /// Paths as they were at one version of the table.
-#[derive(Default)]
 pub(super) struct PathSnapshot {
     pub(super) version: u64,
     /// Generation of the connection of each path, and the controller's rules for commands that

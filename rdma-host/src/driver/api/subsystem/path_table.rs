@@ -29,7 +29,7 @@ use crate::{
 pub(super) struct PathTable {
     pub(super) subsystem: Nqn,
     pub(super) addresses: Vec<SocketAddr>,
-    policy: PathPolicy,
+    pub(super) policy: PathPolicy,
     /// False if no command of unknown outcome is sent again, and none with a status.
     pub(super) resend: bool,
     /// Maximum time for which a command is held or sent again; `None` for no limit.

@@ -9,7 +9,7 @@ use std::{
 use futures_util::future::select_all;
 use quanta::Clock;
 use tokio::sync::mpsc;
-use verbs::{Provider, RdmaCore};
+use verbs::{Buffer, Provider, RdmaCore};
 
 use super::{
     path_snapshot::{PathCounters, PathSnapshot},
@@ -28,8 +28,8 @@ use crate::{
         runtime,
     },
     error::{Error, Misuse},
-    proto::{CommandClass, PathId, PathPolicy, PathSelector},
-    wire::{NamespaceId, Sqe},
+    proto::{CommandClass, PathId, PathSelector},
+    wire::{Cqe, NamespaceId, Sqe},
 };
 
 /// Owner of some queues of each path of a subsystem, in the way of a [`Poller`]: it submits
@@ -113,7 +113,6 @@ impl HeldUntil {
 impl<P: Provider> SubsystemPoller<P> {
     pub(super) fn new(
         table: Arc<PathTable>,
-        policy: PathPolicy,
         arrivals: mpsc::UnboundedReceiver<(PathId, Poller<P>)>,
     ) -> Self {
         let (count, clock) = (table.addresses.len(), runtime::clock());
@@ -122,7 +121,7 @@ impl<P: Provider> SubsystemPoller<P> {
             arrivals,
             has_arrivals: true,
             snapshot: table.snapshot(),
-            selector: PathSelector::new(count, policy),
+            selector: PathSelector::new(count, table.policy),
             counters: table.new_counters(),
             table,
             operations: Vec::new(),
@@ -441,8 +440,8 @@ impl<P: Provider> SubsystemPoller<P> {
     fn complete(
         &mut self,
         tag: usize,
-        outcome: Result<crate::wire::Cqe, Error>,
-        data: Option<verbs::Buffer>,
+        outcome: Result<Cqe, Error>,
+        data: Option<Buffer>,
         execution: ExecutionStatus,
     ) {
         let operation = &mut self.operations[tag];
