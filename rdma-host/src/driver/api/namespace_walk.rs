@@ -56,7 +56,7 @@ impl<P: Provider> NamespaceWalk<P> {
         self.next_by(async move |id| identify_namespace(&mut &admin, version, id).await).await
     }
 
-    /// Does the same where `identify` identifies a namespace, as over several paths.
+    /// Identifies the next namespace as [`next`](Self::next), by `identify`, as over several paths.
     pub async fn next_by(
         &mut self,
         identify: impl AsyncFnOnce(NamespaceId) -> Result<NamespaceInfo, Error>,

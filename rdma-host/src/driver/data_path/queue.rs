@@ -267,7 +267,7 @@ impl<P: Provider> Queue<P> {
     #[inline(never)]
     fn submit_bound(&mut self, command: &mut Command, started: u64) -> Result<(), Error> {
         let Some(slot) = self.slots.next().filter(|_| self.has_room()) else { return Err(full()) };
-        let Some(to) = memory::bind_info(&command.data) else { return Err(full()) };
+        let to = memory::bind_info(&command.data).expect("a command that binds has data");
         let (id, sqe) = (self.slots.id(slot), &mut command.sqe);
         let (address, length) = range(&command.data);
         let sent = self.queue_pair.send_message_with_bind(slot.into(), &to, |key| {
