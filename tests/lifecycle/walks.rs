@@ -57,9 +57,6 @@ fn queues_beyond_the_device_are_a_usage_error_that_names_its_limit() {
     });
 }
 
-/// The target answers no Identify Namespace after the fourth; what was identified before is there.
-/// Without an end of the walk, the first of the others would fail after the admin timeout, and the
-/// next ones be asked for.
 /// A walk that identifies namespaces by other means asks for their list alone, and has the same
 /// limit.
 #[test]
@@ -92,6 +89,9 @@ fn a_walk_identifies_namespaces_once() {
     });
 }
 
+/// The target answers no Identify Namespace after the fourth; what was identified before is there.
+/// Without an end of the walk, the first of the others would fail after the admin timeout, and the
+/// next ones be asked for.
 #[test]
 fn the_identification_of_namespaces_ends_in_time() {
     run(async {

@@ -261,17 +261,7 @@ async fn late_write(fence: Fence) -> u8 {
     let fence = FenceOptions::default().mode(fence).timeout(Duration::from_secs(5));
     let options = connect_options().fence(fence).keep_alive(Duration::from_secs(1));
     let (subsystem, mut poller) = connect_one(&all, &first_preferred(options)).await;
-    let gate = Arc::new(AtomicBool::new(false));
-    let received = Arc::new(AtomicBool::new(false));
-    let (mut held, seen_it) = (Some(Arc::clone(&gate)), Arc::clone(&received));
-    all.ports[0].answer(move |seen, answer| {
-        if seen.is_write()
-            && let Some(gate) = held.take()
-        {
-            answer.execute = Some(gate);
-            seen_it.store(true, Ordering::Relaxed);
-        }
-    });
+    let (gate, received) = all.ports[0].hold_write();
     let mut buffer = subsystem.allocate(512).expect("memory");
     buffer.fill(b'A');
     poller.submit(Command::write(NAMESPACE, 7, 1, buffer)).expect("there is room");

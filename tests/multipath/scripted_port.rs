@@ -69,6 +69,21 @@ impl Port {
         *self.hook.lock().unwrap_or_else(PoisonError::into_inner) = Box::new(hook);
     }
 
+    /// Holds the next write unexecuted; returns what opens its gate, and whether it was received.
+    pub(crate) fn hold_write(&self) -> (Arc<AtomicBool>, Arc<AtomicBool>) {
+        let [gate, received] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
+        let (mut held, seen_it) = (Some(Arc::clone(&gate)), Arc::clone(&received));
+        self.answer(move |seen, answer| {
+            if seen.is_write()
+                && let Some(gate) = held.take()
+            {
+                answer.execute = Some(gate);
+                seen_it.store(true, Ordering::Relaxed);
+            }
+        });
+        (gate, received)
+    }
+
     /// Sets the access state, without telling the host.
     pub(crate) fn set_access(&self, state: u8) {
         self.access.store(state, Ordering::Relaxed);
