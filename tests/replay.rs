@@ -153,3 +153,23 @@ fn what_rxe_does_is_recorded() {
         std::fs::write(path, trace.recording()).expect("it can be written");
     }
 }
+
+/// Two objects whose events are due after the same calls.
+#[test]
+fn events_of_several_objects_come_in_their_recorded_order() {
+    let rest = r#""kind":0,"status":0,"data":[],"parameters":[0,0,0,0],"incoming":false"#;
+    let event = |endpoint| format!(r#"{{"Event":{{"endpoint":{endpoint},{rest}}}}}"#);
+    let tape = [1, 0, 0, 1].map(event).join("\n");
+    let replay = Replay::new(&tape).expect("it is a tape");
+    let mut endpoints = [0, 1].map(|_| replay.endpoint().expect("an endpoint"));
+    let mut has_event = |index: usize| {
+        let event = replay.cm_event(&mut endpoints[index]).expect("it succeeds");
+        event.is_some()
+    };
+    assert!(!has_event(0), "the first event is of the other endpoint");
+    assert!(has_event(1) && !has_event(1), "two events of the other endpoint come before its next");
+    assert!(has_event(0));
+    let [first, mut second] = endpoints;
+    drop(first); // with one event left, which nobody can take any more
+    assert!(replay.cm_event(&mut second).expect("it succeeds").is_some());
+}

@@ -29,20 +29,22 @@ use super::{
 ///
 /// Each endpoint, queue pair and domain gets the events and completions that the one with the same
 /// number had in the recorded run, and memory gets what peers had written. Each is available once
-/// the same calls have been made as in the recorded run. Nothing depends on time.
+/// the same calls have been made as in the recorded run, and all events and completions before it
+/// have been taken or their object is gone: so that their order is the recorded one whatever the
+/// threads of the program do. Nothing depends on time.
 ///
 /// The program must make the same calls in the same order for each object;
 /// [`divergence`](Self::divergence) returns the first different call. Calls beyond the end of the
 /// recording get no events.
 pub struct Replay {
-    state: Mutex<ReplayState>,
+    state: Arc<Mutex<ReplayState>>,
 }
 
 #[derive(Default)]
 struct ReplayState {
     endpoints: Vec<RecordedCalls<CmEventRecord>>,
     pairs: Vec<ReplayPair>,
-    domains: Vec<VecDeque<(usize, DeviceEvent)>>,
+    domains: Vec<VecDeque<Report<DeviceEvent>>>,
     limits: Option<Limits>,
     registrations: VecDeque<(u32, u32)>,
     regions: Vec<Option<Arc<Mapping>>>,
@@ -52,7 +54,7 @@ struct ReplayState {
     made: ObjectCounts,
     /// Number of calls so far, and the signals of objects that may be waited for.
     calls_made: usize,
-    signals: Vec<(SignalOwner, Arc<Signal>)>,
+    signals: Vec<(Object, Arc<Signal>)>,
     divergence: Option<String>,
 }
 
@@ -64,10 +66,19 @@ struct ObjectCounts {
     queues: usize,
 }
 
-/// Recorded calls of an object, and its events, each with the number of calls that preceded it.
+/// Recorded calls of an object, and its events or completions.
 struct RecordedCalls<T> {
     calls: VecDeque<(String, Option<i32>)>,
-    reports: VecDeque<(usize, T)>,
+    reports: VecDeque<Report<T>>,
+}
+
+/// Event or completion of the recorded run.
+struct Report<T> {
+    /// Position among the reports of all objects.
+    position: usize,
+    /// Number of calls that must precede it.
+    calls: usize,
+    report: T,
 }
 
 impl<T> Default for RecordedCalls<T> {
@@ -89,12 +100,27 @@ struct ReplayPair {
     receives: Vec<u64>,
 }
 
-/// Object that a signal belongs to.
+/// Object of a replayed run, by its number.
 #[derive(Clone, Copy)]
-enum SignalOwner {
+enum Object {
     Domain(usize),
     Endpoint(usize),
     Queue(usize),
+    QueuePair(usize),
+}
+
+/// Numbers of calls and reports so far, while a recording is loaded.
+#[derive(Default)]
+struct LoadedCounts {
+    calls: usize,
+    reports: usize,
+}
+
+impl LoadedCounts {
+    fn report<T>(&mut self, calls: usize, report: T) -> Report<T> {
+        self.reports += 1;
+        Report { position: self.reports, calls, report }
+    }
 }
 
 impl Replay {
@@ -105,15 +131,15 @@ impl Replay {
     /// InvalidData, with the number of the invalid line.
     pub fn new(recording: &str) -> io::Result<Arc<Self>> {
         let mut state = ReplayState::default();
-        let mut calls_made = 0;
+        let mut counts = LoadedCounts::default();
         for (index, line) in recording.lines().enumerate() {
             let entry = serde_json::from_str(line).map_err(|error| {
                 let text = format!("line {} is not a line of a recording: {error}", index + 1);
                 io::Error::new(io::ErrorKind::InvalidData, text)
             })?;
-            state.load(entry, &mut calls_made);
+            state.load(entry, &mut counts);
         }
-        Ok(Arc::new(Self { state: Mutex::new(state) }))
+        Ok(Arc::new(Self { state: Arc::new(Mutex::new(state)) }))
     }
 
     /// Returns the first call that differs from the recorded run, if any.
@@ -122,7 +148,20 @@ impl Replay {
     }
 
     fn state(&self) -> MutexGuard<'_, ReplayState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
+    }
+
+    fn discard(&self, object: Object) -> Discard {
+        Discard { object, state: Arc::clone(&self.state) }
+    }
+
+    /// Creates an endpoint; its events are discarded when it is destroyed.
+    fn endpoint_in(&self, state: &mut ReplayState) -> Result<ReplayEndpoint, Error> {
+        let number = state.made.endpoints;
+        state.made.endpoints += 1;
+        let object = Object::Endpoint(number);
+        let signal = state.signal(object).map_err(Error::CreateEndpoint)?;
+        Ok(ReplayEndpoint { number, signal, _discard: self.discard(object) })
     }
 
     /// Changes the state, and then raises the signals of objects with pending events.
@@ -135,16 +174,15 @@ impl Replay {
 }
 
 impl ReplayState {
-    fn load(&mut self, entry: Record, calls_made: &mut usize) {
+    fn load(&mut self, entry: Record, counts: &mut LoadedCounts) {
         match entry {
             Record::Request { endpoint, what, errno } => {
-                *calls_made += 1;
+                counts.calls += 1;
                 entry_of(&mut self.endpoints, endpoint).calls.push_back((what, errno));
             }
             Record::Event(event) => {
-                entry_of(&mut self.endpoints, event.endpoint)
-                    .reports
-                    .push_back((*calls_made, event));
+                let endpoint = entry_of(&mut self.endpoints, event.endpoint);
+                endpoint.reports.push_back(counts.report(counts.calls, event));
             }
             Record::Limits { names, numbers, .. } => {
                 self.limits.get_or_insert_with(|| recording::limits_in(&names, &numbers));
@@ -155,7 +193,7 @@ impl ReplayState {
             }
             Record::QueuePair { number } => self.numbers.push_back(number),
             Record::Post { pair, what } => {
-                *calls_made += 1;
+                counts.calls += 1;
                 entry_of(&mut self.pairs, pair).recorded.calls.push_back((what, None));
             }
             Record::Refused { pair, untaken, errno } => {
@@ -171,9 +209,9 @@ impl ReplayState {
                 // A success depends on the earlier posts of its queue pair only; a failure may
                 // result from any earlier call.
                 let failed = completion.status != Status::SUCCESS.0;
-                let after = if failed { *calls_made } else { 0 };
+                let calls = if failed { counts.calls } else { 0 };
                 pair.needs.push_back(pair.recorded.calls.len());
-                pair.recorded.reports.push_back((after, completion));
+                pair.recorded.reports.push_back(counts.report(calls, completion));
             }
             Record::DeviceEvent { domain, kind, subject } => {
                 let subject = match subject {
@@ -183,7 +221,8 @@ impl ReplayState {
                     _ => EventSubject::Device,
                 };
                 let event = DeviceEvent { kind: DeviceEventKind(kind), subject };
-                entry_of(&mut self.domains, domain).push_back((*calls_made, event));
+                let report = counts.report(counts.calls, event);
+                entry_of(&mut self.domains, domain).push_back(report);
             }
         }
     }
@@ -213,10 +252,10 @@ impl ReplayState {
 
     /// Returns the next completion of a queue, if it is due.
     fn completion(&mut self, queue: usize) -> Option<WorkCompletion> {
-        let calls_made = self.calls_made;
-        let pair = self.pairs.iter_mut().find(|pair| pair.ready(queue, calls_made))?;
+        let next = self.next();
+        let pair = self.pairs.iter_mut().find(|pair| pair.ready(queue, next))?;
         pair.needs.pop_front();
-        let (_, entry) = pair.recorded.reports.pop_front()?;
+        let Report { report: entry, .. } = pair.recorded.reports.pop_front()?;
         let tokens = if entry.receive { &pair.receives } else { &pair.sends };
         let token = tokens[entry.nth];
         let completion =
@@ -237,22 +276,47 @@ impl ReplayState {
         }
     }
 
-    fn signal(&mut self, owner: SignalOwner) -> io::Result<Arc<Signal>> {
+    fn signal(&mut self, owner: Object) -> io::Result<Arc<Signal>> {
         let signal = Arc::new(Signal::new()?);
         self.signals.push((owner, signal.clone()));
         Ok(signal)
     }
 
+    /// What a report must be to be due: the first of all that are left, with its calls made.
+    fn next(&self) -> Next {
+        let endpoints =
+            self.endpoints.iter().filter_map(|one| one.reports.front()?.position.into());
+        let pairs =
+            self.pairs.iter().filter_map(|one| one.recorded.reports.front()?.position.into());
+        let domains = self.domains.iter().filter_map(|one| one.front()?.position.into());
+        let position = endpoints.chain(pairs).chain(domains).min();
+        Next { position, calls_made: self.calls_made }
+    }
+
+    /// Discards the reports left for an object that is destroyed.
+    fn discard(&mut self, object: Object) {
+        match object {
+            Object::Domain(index) => entry_of(&mut self.domains, index).clear(),
+            Object::Endpoint(index) => entry_of(&mut self.endpoints, index).reports.clear(),
+            Object::QueuePair(index) => {
+                let pair = entry_of(&mut self.pairs, index);
+                pair.recorded.reports.clear();
+                pair.needs.clear();
+            }
+            Object::Queue(_) => {} // no queue pair outlives it
+        }
+    }
+
     fn wake(&self) {
+        let next = self.next();
         for (owner, signal) in &self.signals {
             let ready = match *owner {
-                SignalOwner::Domain(index) => is_due(self.domains.get(index), self.calls_made),
-                SignalOwner::Endpoint(index) => {
-                    is_due(self.endpoints.get(index).map(|one| &one.reports), self.calls_made)
+                Object::Domain(index) => next.is_first(self.domains.get(index)),
+                Object::Endpoint(index) => {
+                    next.is_first(self.endpoints.get(index).map(|one| &one.reports))
                 }
-                SignalOwner::Queue(index) => {
-                    self.pairs.iter().any(|pair| pair.ready(index, self.calls_made))
-                }
+                Object::Queue(index) => self.pairs.iter().any(|pair| pair.ready(index, next)),
+                Object::QueuePair(_) => false, // its queue has a signal
             };
             if ready {
                 signal.raise();
@@ -265,20 +329,33 @@ impl ReplayState {
 
 impl ReplayPair {
     /// Returns true if its next completion is due and belongs to this queue.
-    fn ready(&self, queue: usize, calls_made: usize) -> bool {
+    fn ready(&self, queue: usize, next: Next) -> bool {
         let reports = &self.recorded.reports;
-        let (Some((_, entry)), Some(posted)) = (reports.front(), self.needs.front()) else {
+        let (Some(Report { report: entry, .. }), Some(posted)) =
+            (reports.front(), self.needs.front())
+        else {
             return false;
         };
         let tokens = if entry.receive { &self.receives } else { &self.sends };
         let there = self.posted >= *posted && tokens.len() > entry.nth;
-        self.queue == Some(queue) && there && is_due(Some(reports), calls_made)
+        self.queue == Some(queue) && there && next.is_first(Some(reports))
     }
 }
 
-/// Returns true if the first event is due.
-fn is_due<T>(reports: Option<&VecDeque<(usize, T)>>, calls_made: usize) -> bool {
-    reports.and_then(VecDeque::front).is_some_and(|(after, _)| *after <= calls_made)
+/// Position of the next report of all, and the number of calls made.
+#[derive(Clone, Copy)]
+struct Next {
+    position: Option<usize>,
+    calls_made: usize,
+}
+
+impl Next {
+    /// Returns true if the first of these reports is due.
+    fn is_first<T>(self, reports: Option<&VecDeque<Report<T>>>) -> bool {
+        reports.and_then(VecDeque::front).is_some_and(|report| {
+            Some(report.position) == self.position && report.calls <= self.calls_made
+        })
+    }
 }
 
 /// Returns the object with this number; creates it and those before it if necessary.
@@ -290,13 +367,48 @@ fn entry_of<T: Default>(all: &mut Vec<T>, index: usize) -> &mut T {
 }
 
 /// Endpoint of a replayed run.
-pub struct ReplayEndpoint(usize, Arc<Signal>);
+pub struct ReplayEndpoint {
+    number: usize,
+    signal: Arc<Signal>,
+    _discard: Discard,
+}
+
 /// Protection domain of a replayed run.
-pub struct ReplayDomain(usize, Arc<Signal>);
+pub struct ReplayDomain {
+    number: usize,
+    signal: Arc<Signal>,
+    _discard: Discard,
+}
+
 /// Completion queue of a replayed run.
-pub struct ReplayQueue(usize, Arc<Signal>);
+pub struct ReplayQueue {
+    number: usize,
+    signal: Arc<Signal>,
+}
+
 /// Queue pair of a replayed run.
-pub struct ReplayQueuePair(usize);
+pub struct ReplayQueuePair {
+    number: usize,
+    _discard: Discard,
+}
+/// Discards what the recording has left for an object when the object is destroyed.
+struct Discard {
+    object: Object,
+    state: Arc<Mutex<ReplayState>>,
+}
+
+impl Drop for Discard {
+    fn drop(&mut self) {
+        let mut state = lock(&self.state);
+        state.discard(self.object);
+        state.wake();
+    }
+}
+
+fn lock(state: &Mutex<ReplayState>) -> MutexGuard<'_, ReplayState> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Registered memory or window of a replayed run.
 pub struct ReplayRegistration(());
 
@@ -310,7 +422,7 @@ macro_rules! readable {
     ($($name:ident)*) => {$(
         impl AsFd for $name {
             fn as_fd(&self) -> BorrowedFd<'_> {
-                self.1.as_fd()
+                self.signal.as_fd()
             }
         }
     )*};
@@ -330,12 +442,12 @@ impl Provider for Replay {
     }
 
     fn endpoint(&self) -> Result<ReplayEndpoint, Error> {
-        self.with(ReplayState::endpoint)
+        self.with(|state| self.endpoint_in(state))
     }
 
     fn request(&self, endpoint: &mut ReplayEndpoint, request: CmRequest<'_>) -> Result<(), Error> {
         let errno = self.with(|state| {
-            let next = entry_of(&mut state.endpoints, endpoint.0).calls.pop_front();
+            let next = entry_of(&mut state.endpoints, endpoint.number).calls.pop_front();
             state.call(next, &recording::request(&request))
         });
         errno.map_or(Ok(()), |errno| Err(refusal(&request)(io::Error::from_raw_os_error(errno))))
@@ -346,13 +458,13 @@ impl Provider for Replay {
         endpoint: &mut ReplayEndpoint,
     ) -> Result<Option<CmEvent<ReplayEndpoint>>, Error> {
         self.with(|state| {
-            let calls_made = state.calls_made;
-            let reports = &mut entry_of(&mut state.endpoints, endpoint.0).reports;
-            if !is_due(Some(reports), calls_made) {
+            let next = state.next();
+            let reports = &mut entry_of(&mut state.endpoints, endpoint.number).reports;
+            if !next.is_first(Some(reports)) {
                 return Ok(None);
             }
-            let Some((_, event)) = reports.pop_front() else { return Ok(None) };
-            let incoming = event.incoming.then(|| state.endpoint()).transpose()?;
+            let Some(Report { report: event, .. }) = reports.pop_front() else { return Ok(None) };
+            let incoming = event.incoming.then(|| self.endpoint_in(state)).transpose()?;
             let [responder_resources, initiator_depth, retry_count, rnr_retry_count] =
                 event.parameters;
             Ok(Some(CmEvent {
@@ -379,18 +491,18 @@ impl Provider for Replay {
         self.with(|state| {
             let number = state.made.domains;
             state.made.domains += 1;
-            let signal =
-                state.signal(SignalOwner::Domain(number)).map_err(Error::CreateProtectionDomain)?;
-            Ok(ReplayDomain(number, signal))
+            let object = Object::Domain(number);
+            let signal = state.signal(object).map_err(Error::CreateProtectionDomain)?;
+            Ok(ReplayDomain { number, signal, _discard: self.discard(object) })
         })
     }
 
     fn device_event(&self, domain: &ReplayDomain) -> Result<Option<DeviceEvent>, Error> {
         self.with(|state| {
-            let calls_made = state.calls_made;
-            let reports = entry_of(&mut state.domains, domain.0);
-            let ready = is_due(Some(reports), calls_made);
-            Ok(if ready { reports.pop_front().map(|(_, event)| event) } else { None })
+            let next = state.next();
+            let reports = entry_of(&mut state.domains, domain.number);
+            let due = next.is_first(Some(reports));
+            Ok(if due { reports.pop_front().map(|first| first.report) } else { None })
         })
     }
 
@@ -424,9 +536,9 @@ impl Provider for Replay {
             state.made.queues += 1;
             let (capacity, number) = state.queues.pop_front().unwrap_or((capacity, 0));
             let refuse = |source| Error::CreateCompletionQueue { capacity, source };
-            let signal = state.signal(SignalOwner::Queue(index)).map_err(refuse)?;
+            let signal = state.signal(Object::Queue(index)).map_err(refuse)?;
             let info = CompletionQueueInfo { capacity, number, api: VerbsApi::Legacy };
-            Ok((ReplayQueue(index, signal), info))
+            Ok((ReplayQueue { number: index, signal }, info))
         })
     }
 
@@ -440,9 +552,10 @@ impl Provider for Replay {
             let index = state.made.pairs;
             state.made.pairs += 1;
             let pair = entry_of(&mut state.pairs, index);
-            (pair.number, pair.queue) = (number, Some(request.queue.0));
+            (pair.number, pair.queue) = (number, Some(request.queue.number));
             let info = QueuePairInfo { number, api: VerbsApi::Legacy };
-            Ok((ReplayQueuePair(index), info))
+            let _discard = self.discard(Object::QueuePair(index));
+            Ok((ReplayQueuePair { number: index, _discard }, info))
         })
     }
 
@@ -454,7 +567,7 @@ impl Provider for Replay {
                     token: one.token,
                     what: recording::receive(one),
                 };
-                (queue_pair.0, requests.iter().map(post).collect())
+                (queue_pair.number, requests.iter().map(post).collect())
             }
             Batch::Sends { queue_pair, requests, payloads, .. } => {
                 let post = |one: &SendRequest| PostedRequest {
@@ -462,7 +575,7 @@ impl Provider for Replay {
                     token: one.token,
                     what: recording::send(one, payloads),
                 };
-                (queue_pair.0, requests.iter().map(post).collect())
+                (queue_pair.number, requests.iter().map(post).collect())
             }
         };
         self.with(|state| {
@@ -488,7 +601,7 @@ impl Provider for Replay {
             QueueRequest::Poll(out) => {
                 let mut count = 0;
                 while count < out.len()
-                    && let Some(completion) = state.completion(queue.0)
+                    && let Some(completion) = state.completion(queue.number)
                 {
                     out[count] = completion;
                     count += 1;
@@ -497,15 +610,6 @@ impl Provider for Replay {
             }
             QueueRequest::Resize(capacity) => Ok(capacity as usize),
         })
-    }
-}
-
-impl ReplayState {
-    fn endpoint(&mut self) -> Result<ReplayEndpoint, Error> {
-        let number = self.made.endpoints;
-        self.made.endpoints += 1;
-        let signal = self.signal(SignalOwner::Endpoint(number)).map_err(Error::CreateEndpoint)?;
-        Ok(ReplayEndpoint(number, signal))
     }
 }
 
