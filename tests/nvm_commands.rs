@@ -6,6 +6,8 @@
 
 #[path = "nvm_commands/bed.rs"]
 mod bed;
+#[path = "nvm_commands/fused.rs"]
+mod fused;
 #[path = "nvm_commands/passthrough.rs"]
 mod passthrough;
 #[path = "nvm_commands/reservations.rs"]
@@ -57,9 +59,28 @@ fn on_controller<F: Future<Output = ()>>(
 
 /// Runs a test as [`on_controller`] does; `hook` is asked about every command.
 fn on_target<F: Future<Output = ()>>(
-    (oncs, fuses): (u16, u16),
+    supported: (u16, u16),
     hook: impl FnMut(ReceivedCommand, &mut Answer) + Send + 'static,
     test: impl FnOnce(Controller<Host>, Namespace) -> F,
+) {
+    with_options(
+        supported,
+        hook,
+        |_| {},
+        async |host, options| {
+            let controller = Controller::connect_over(host, options).await.expect("it succeeds");
+            let namespace = controller.namespace(NamespaceId(1)).await.expect("it succeeds");
+            test(controller, namespace).await;
+        },
+    );
+}
+
+/// Runs a test with the options to connect to a target as [`on_target`]'s, changed by `change`.
+fn with_options(
+    (oncs, fuses): (u16, u16),
+    hook: impl FnMut(ReceivedCommand, &mut Answer) + Send + 'static,
+    change: impl FnOnce(&mut ConnectOptions),
+    test: impl AsyncFnOnce(&Arc<Host>, &ConnectOptions),
 ) {
     let fabric = Fabric::auto(1);
     let host = fabric.host("host", "10.0.0.1".parse().expect("an address"));
@@ -69,13 +90,12 @@ fn on_target<F: Future<Output = ()>>(
     let address = TARGET_ADDRESS.parse().expect("an address");
     let mut options = ConnectOptions::new(address, nqn, identity);
     options.reconnect = ReconnectOptions::default().delay(Duration::from_millis(10));
+    change(&mut options);
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         tokio::spawn(target.run());
-        let controller = Controller::connect_over(&host, &options).await.expect("it succeeds");
-        let namespace = controller.namespace(NamespaceId(1)).await.expect("it succeeds");
-        test(controller, namespace).await;
+        test(&host, &options).await;
     });
 }
 

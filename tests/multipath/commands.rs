@@ -31,6 +31,14 @@ fn commands_on_ranges_go_over_any_path() {
             panic!("{failed}");
         };
         assert_eq!(status.code(), Status::COMPARE_FAILURE);
+        // The block has zeros, and gets ones: once.
+        let mut pair = subsystem.allocate(1024).expect("memory");
+        pair.fill(1);
+        pair.copy_in(0, &[0; 512]);
+        let pair = namespace.compare_and_write(7, pair).await.expect("it has zeros");
+        assert_eq!(pair.len(), 1024);
+        let failed = namespace.compare_and_write(7, pair).await.expect_err("it has ones");
+        assert!(failed.to_string().contains("compare failure"), "{failed}");
         let list = subsystem.allocate(4096).expect("memory");
         let list = namespace.deallocate(&[BlockRange { lba: 0, blocks: 8 }], list).await;
         assert_eq!(list.expect("two paths live").len(), 4096);

@@ -190,7 +190,7 @@ impl Ports {
             let closed = Arc::clone(&refused.is_closed);
             let refuse =
                 move |_: &[u8]| closed.load(Ordering::Relaxed).then(|| vec![0, 0, 0x06, 0]);
-            let target = target.supporting(ONCS, 0);
+            let target = target.supporting(ONCS, 1);
             target.rejecting(Box::new(refuse)).disconnecting(Arc::clone(&ports[index].cut))
         });
         tokio::spawn(second.on_medium_of(&first).run());

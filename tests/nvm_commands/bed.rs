@@ -24,8 +24,7 @@ pub(crate) struct ScriptedTarget {
 
 impl ScriptedTarget {
     pub(crate) fn start(oncs: u16, fuses: u16) -> Self {
-        const PORT: u16 = 4422;
-        let address = SocketAddr::new(tests::options().address.ip(), PORT);
+        let address = scripted_address();
         let target = Target::over(Arc::new(RdmaCore::new()), address, Box::new(|_, _| {}));
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
@@ -33,6 +32,12 @@ impl ScriptedTarget {
         let uri = format!("nvmf-rdma://{address}/{SUBSYSTEM}");
         Self { stop, thread: Some(thread), uri }
     }
+}
+
+/// Address of the scripted target.
+pub(crate) fn scripted_address() -> SocketAddr {
+    const PORT: u16 = 4422;
+    SocketAddr::new(tests::options().address.ip(), PORT)
 }
 
 impl Drop for ScriptedTarget {
@@ -135,7 +140,7 @@ const TABLE: [(&str, &str, usize); 18] = [
 #[test]
 #[ignore = "needs the test bed: run by ./tests/run"]
 fn a_table_of_the_commands_and_the_targets_that_have_them() {
-    let scripted = ScriptedTarget::start(ONCS, 0);
+    let scripted = ScriptedTarget::start(ONCS, 1);
     let reserves = tests::enable_reservations(1);
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("a kernel");
     println!(
@@ -161,4 +166,9 @@ fn a_table_of_the_commands_and_the_targets_that_have_them() {
         let only_newer = name.starts_with("resv-") && !reserves;
         assert!(only_newer || other == "done", "{name}: {other}");
     }
+    let outcome = |port| super::fused::over_rxe(port).map_err(|error| error.to_string());
+    let refused = outcome(tests::options().address).expect_err("no kernel's target has it");
+    let (_, lacking) = refused.rsplit_once('(').expect(&refused);
+    outcome(scripted_address()).expect("the scripted target has it");
+    println!("| compare and write, by the library | lacks it ({lacking} | done |");
 }

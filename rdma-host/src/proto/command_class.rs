@@ -47,6 +47,7 @@ impl WrittenBlocks {
     #[must_use]
     pub fn of(sqe: &Sqe) -> Option<Self> {
         let blocks = match sqe.opcode() {
+            Opcode::COMPARE if sqe.is_fused() => sqe.blocks(),
             Opcode::READ
             | Opcode::FLUSH
             | Opcode::COMPARE

@@ -225,7 +225,7 @@ impl Sqe {
         self.opcode
     }
 
-    /// Returns true for one of the two commands of a fused operation (FUSE is not 0).
+    /// Returns true for one of the two commands of a fused operation (FUSE is not 0, Base 3.4.2).
     #[must_use]
     pub fn is_fused(&self) -> bool {
         self.flags & 0b11 != 0

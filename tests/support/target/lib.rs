@@ -45,6 +45,8 @@ pub const TARGET_ADDRESS: &str = "10.0.0.2:4420";
 pub const BLOCKS: usize = 1024;
 
 const BLOCK: usize = 512;
+const ABORTED_FAILED_FUSED: u16 = 0x0009;
+const ABORTED_MISSING_FUSED: u16 = 0x000a;
 /// Size of a capsule: a command and the most in-capsule data that is announced.
 const CAPSULE: usize = 64 + IN_CAPSULE;
 const IN_CAPSULE: usize = 4096;
@@ -128,6 +130,8 @@ struct Queue<P: Provider> {
     state: State<P>,
     /// Writes whose data is on its way here: by tag.
     reading: Vec<Option<ReceivedCommand>>,
+    /// First command of a fused operation, and its data, until the next command.
+    fused: Option<(ReceivedCommand, Vec<u8>)>,
     /// Answers to go out later.
     late: Vec<(Instant, ReceivedCommand, Answer)>,
 }
@@ -382,8 +386,17 @@ impl<P: Provider> Queue<P> {
         let parameters = ConnectParameters { private_data: accept, ..ConnectParameters::default() };
         endpoint.accept(&parameters).ok()?;
         let id = u16::from_le_bytes([request[2], request[3]]);
-        let (state, reading, late) = (State::Accepted(prepared), Vec::new(), Vec::new());
-        Some(Self { id, controller: None, endpoint, domain, completions, state, reading, late })
+        Some(Self {
+            id,
+            controller: None,
+            endpoint,
+            domain,
+            completions,
+            state: State::Accepted(prepared),
+            reading: Vec::new(),
+            fused: None,
+            late: Vec::new(),
+        })
     }
 
     fn disconnect_all(&mut self) {
@@ -485,8 +498,38 @@ impl<P: Provider> Queue<P> {
         let _ = queue_pair.rdma_read(buffer, place, tag);
     }
 
+    /// Executes a command whose data is here; of a fused operation both, once both are here.
     fn finish(&mut self, seen: ReceivedCommand, data: &[u8], controller: &mut ControllerState) {
+        match (seen.fuse(), self.fused.take()) {
+            (1, None) => self.fused = Some((seen, data.to_vec())),
+            (2, Some((first, compared))) => {
+                let fails = controller.nvm_status(first, &compared) != 0;
+                self.execute(first, &compared, controller, None);
+                let status = fails.then_some(ABORTED_FAILED_FUSED);
+                self.execute(seen, data, controller, status);
+            }
+            (fuse, first) => {
+                if let Some((first, compared)) = first {
+                    self.execute(first, &compared, controller, Some(ABORTED_MISSING_FUSED));
+                }
+                let status = (fuse != 0).then_some(ABORTED_MISSING_FUSED);
+                self.execute(seen, data, controller, status);
+            }
+        }
+    }
+
+    /// Executes a command, unless it is answered with this status.
+    fn execute(
+        &mut self,
+        seen: ReceivedCommand,
+        data: &[u8],
+        controller: &mut ControllerState,
+        refused: Option<u16>,
+    ) {
         let mut answer = controller.answer(self.controller, seen, data);
+        if let Some(status) = refused {
+            answer.messages = vec![seen.response(status, 0)];
+        }
         answer.invalidate = seen.to_invalidate();
         if !seen.is_write() {
             answer.carried = data.to_vec();

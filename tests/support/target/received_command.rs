@@ -30,6 +30,12 @@ impl ReceivedCommand {
         self.is_io() && self.sqe[0] == 0x01
     }
 
+    /// FUSE of an I/O command: 1 and 2 are the first and the second of a fused operation.
+    #[must_use]
+    pub fn fuse(&self) -> u8 {
+        if self.is_io() { self.sqe[1] & 0b11 } else { 0 }
+    }
+
     /// Tells if this sets the Host Behavior Support feature.
     #[must_use]
     pub fn is_host_behavior(&self) -> bool {

@@ -1,5 +1,5 @@
 //! Commands on ranges of blocks without a transfer of the blocks: Copy, Dataset Management, Verify,
-//! Write Uncorrectable and Write Zeroes.
+//! Write Uncorrectable and Write Zeroes; and the fused Compare and Write.
 
 use std::ops::Range;
 
@@ -17,8 +17,8 @@ use crate::{
 /// Maximum number of blocks of one command.
 const BLOCKS_MAX: u64 = 1 << 16;
 
-/// Commands on ranges of blocks without a transfer of the blocks, of a namespace of one controller
-/// or of a subsystem with several paths.
+/// Commands on ranges of blocks without a transfer of the blocks, and the fused Compare and Write,
+/// of a namespace of one controller or of a subsystem with several paths.
 pub trait RangeCommands: Sync {
     /// Latest Identify Namespace data; the size may change.
     fn info(&self) -> NamespaceInfo;
@@ -39,6 +39,48 @@ pub trait RangeCommands: Sync {
 
     /// Executes a command of this namespace without splitting it.
     fn run(&self, command: Command) -> impl Future<Output = CommandCompletion> + Send;
+
+    /// Writes blocks if they have the expected content (Compare and Write, fused): no command of
+    /// another host comes between the two. The first half of `buffer` is the content that is
+    /// expected of the blocks from `lba` on, the second half the new one. It is never sent again by
+    /// itself: its first execution may have seen, or changed, the blocks.
+    ///
+    /// The controller limits it to as many blocks as it compares and writes atomically (ACWU, or
+    /// NACWU of the namespace): often one.
+    ///
+    /// # Errors
+    ///
+    /// When blocks differ, the status being
+    /// [`Status::COMPARE_FAILURE`](crate::wire::Status::COMPARE_FAILURE): nothing is written then.
+    /// When the controller does not support it, the halves are not whole blocks within the
+    /// namespace, a queue has one entry, the controller refuses, or the connection is lost.
+    fn compare_and_write(
+        &self,
+        lba: u64,
+        buffer: Buffer,
+    ) -> impl Future<Output = Result<Buffer, TransferError>> + Send {
+        async move {
+            let info = self.info();
+            let half = buffer.len() / 2;
+            let checked = self.require(OptionalCommand::CompareAndWrite).and_then(|()| {
+                let (bytes, block_size) = (buffer.len() as u64, 2 * info.block_size);
+                if !bytes.is_multiple_of(block_size.into()) {
+                    return Err(Misuse::BlockMultiple { bytes, block_size }.into());
+                }
+                self.check_blocks(lba, half as u64)?;
+                let max = BLOCKS_MAX * u64::from(info.block_size);
+                let is_one = half as u64 <= max;
+                let too_many = Misuse::CommandBytes { bytes: half as u64, max };
+                is_one.then_some(info.blocks_in(half)).ok_or(too_many.into())
+            });
+            let blocks = match checked {
+                Ok(blocks) => blocks,
+                Err(error) => return Err(TransferError::unsent(error, buffer)),
+            };
+            let command = |buffer| Command::compare_and_write(info.id, lba, blocks, buffer);
+            run_with_list(self, "Compare and Write", 2 * half, buffer, command).await
+        }
+    }
 
     /// Deallocates up to 256 ranges of blocks (Dataset Management). The controller determines what
     /// is read there afterwards: zeros on most.

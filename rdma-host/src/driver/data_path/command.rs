@@ -23,6 +23,8 @@ pub struct Command {
 pub enum Data {
     /// Buffer that the controller writes.
     FromController(Buffer),
+    /// Buffer that the controller reads for a fused operation: half of it for each command.
+    Fused(Buffer),
     /// No data.
     None,
     /// Buffer that the controller reads.
@@ -91,6 +93,28 @@ impl Command {
     pub fn compare(namespace: NamespaceId, lba: u64, blocks: u32, buffer: Buffer) -> Self {
         let sqe = Sqe::compare(namespace, lba, blocks);
         Self { sqe, data: Data::ToController(buffer), user: 0 }
+    }
+
+    /// Creates a fused Compare and Write of `blocks` blocks from `lba` on: two commands that a queue
+    /// gets one right after the other. The first half of `buffer` is compared with the blocks, and
+    /// if they are equal the second half is written to them. The completion is one, with the
+    /// response to the Compare if that failed, otherwise that to the Write.
+    ///
+    /// # Panics
+    ///
+    /// If the buffer does not consist of two halves of whole blocks, or `blocks` is 0 or above
+    /// 65,536.
+    #[must_use]
+    pub fn compare_and_write(
+        namespace: NamespaceId,
+        lba: u64,
+        blocks: u32,
+        buffer: Buffer,
+    ) -> Self {
+        let halves = buffer.len().is_multiple_of(2 * blocks.max(1) as usize);
+        assert!(halves, "a buffer of two halves with {blocks} blocks each");
+        let sqe = Sqe::fused_compare(namespace, lba, blocks);
+        Self { sqe, data: Data::Fused(buffer), user: 0 }
     }
 
     /// Creates a Verify of `blocks` blocks from `lba` on, which reads them without a transfer.
@@ -187,10 +211,12 @@ impl ExecutionStatus {
 }
 
 impl Data {
+    /// Number of bytes that a command transfers.
     #[inline]
     pub(crate) fn len(&self) -> usize {
         match self {
             Self::FromController(buffer) | Self::ToController(buffer) => buffer.len(),
+            Self::Fused(buffer) => buffer.len() / 2,
             Self::None => 0,
         }
     }
@@ -198,7 +224,9 @@ impl Data {
     #[inline]
     pub(crate) fn buffer(&self) -> Option<&Buffer> {
         match self {
-            Self::FromController(buffer) | Self::ToController(buffer) => Some(buffer),
+            Self::FromController(buffer) | Self::ToController(buffer) | Self::Fused(buffer) => {
+                Some(buffer)
+            }
             Self::None => None,
         }
     }
@@ -206,6 +234,7 @@ impl Data {
     /// Data of a command with this buffer, in the direction of its transfer.
     pub(crate) fn of(sqe: &Sqe, buffer: Option<Buffer>) -> Self {
         match buffer {
+            Some(buffer) if sqe.is_fused() => Self::Fused(buffer),
             Some(buffer) if sqe.opcode().sends_data() => Self::ToController(buffer),
             Some(buffer) => Self::FromController(buffer),
             None => Self::None,
@@ -215,7 +244,9 @@ impl Data {
     #[inline]
     pub(crate) fn into_buffer(self) -> Option<Buffer> {
         match self {
-            Self::FromController(buffer) | Self::ToController(buffer) => Some(buffer),
+            Self::FromController(buffer) | Self::ToController(buffer) | Self::Fused(buffer) => {
+                Some(buffer)
+            }
             Self::None => None,
         }
     }

@@ -59,6 +59,12 @@ impl PendingCommands {
         self.ready.push_back(command);
     }
 
+    /// Adds a command that is to be sent before all others.
+    pub(crate) fn push_front(&mut self, command: PendingCommand) {
+        self.len += 1;
+        self.ready.push_front(command);
+    }
+
     /// Adds a command that is to be sent after a delay.
     pub(crate) fn push_delayed(&mut self, command: PendingCommand, delay: Duration) {
         debug_assert!(self.len < self.capacity, "no more than there was room for");

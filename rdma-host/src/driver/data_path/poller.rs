@@ -4,6 +4,7 @@ mod connection_loss;
 mod descriptor;
 mod failed_work;
 mod fence;
+mod fused;
 mod internal_command;
 mod link;
 mod queue_map;
@@ -20,8 +21,8 @@ use tracing::Span;
 use verbs::{Completion, CompletionQueue, Provider, RdmaCore};
 
 use self::{
-    descriptor::EventDescriptor, failed_work::FailedWork, link::Link, queue_map::QueueMap,
-    sleep::Events, tick::Tick,
+    descriptor::EventDescriptor, failed_work::FailedWork, fused::FusedPairs, link::Link,
+    queue_map::QueueMap, sleep::Events, tick::Tick,
 };
 use crate::{
     config::{ConnectOptions, POLL_BATCH},
@@ -35,7 +36,7 @@ use crate::{
             live_summary::LiveSummary,
             namespace_registry::NamespaceRegistry,
             pending_command::PendingCommands,
-            queue::{Completed, FailedCommand, Queue},
+            queue::{Completed, FailedCommand, Queue, UnseenKind},
             statistics::{PollerMeter, Statistics},
             ticks::Ticks,
         },
@@ -103,6 +104,8 @@ pub struct Poller<P: Provider = RdmaCore> {
     /// [Generation](Link::unguarded) for which a command needs no check.
     unguarded: u64,
     internal: Option<internal_command::State>,
+    /// Fused operations in flight.
+    fused: FusedPairs,
     failure: Option<Error>,
 }
 
@@ -175,6 +178,7 @@ impl<P: Provider> Poller<P> {
             summary: Arc::default(),
             unguarded: 0,
             internal: None,
+            fused: FusedPairs::default(),
             failure: None,
         }
     }
@@ -463,6 +467,15 @@ impl<P: Provider> Poller<P> {
         self.pick_another()
     }
 
+    /// Stores the completion of a command that the owner does not see.
+    #[cold]
+    fn complete_unseen(&mut self, kind: UnseenKind, completion: CommandCompletion) {
+        match kind {
+            UnseenKind::Fused => self.complete_fused(completion),
+            UnseenKind::Internal => self.complete_internal(completion),
+        }
+    }
+
     /// Index of the queue after this one. The fast path has no other way to the first one again.
     #[inline]
     fn after(&self, index: usize) -> usize {
@@ -562,9 +575,9 @@ impl<P: Provider> Poller<P> {
             self.in_flight -= 1;
             self.last_traffic = completed.started();
             completed.record_success(now, &mut self.meter);
-            if completed.is_internal() {
+            if let Some(kind) = completed.unseen() {
                 let completion = completed.into_completion(response);
-                self.complete_internal(completion);
+                self.complete_unseen(kind, completion);
             } else {
                 each(&mut self.done, completed.into_completion(response));
             }

@@ -11,7 +11,7 @@ use verbs::{
     active_side::{ActiveSide, State},
 };
 
-pub(crate) use self::in_flight::{Completed, FailedCommand, FailedInFlight};
+pub(crate) use self::in_flight::{Cancelled, Completed, FailedCommand, FailedInFlight, UnseenKind};
 use self::in_flight::{InFlight, Origin, OriginKind};
 use crate::{
     driver::{
@@ -145,8 +145,10 @@ impl<P: Provider> Queue<P> {
         if !self.has_fast_path {
             return None;
         }
-        let (Data::FromController(buffer) | Data::ToController(buffer)) = data else {
-            return Some(SglDescriptor::none());
+        let buffer = match data {
+            Data::FromController(buffer) | Data::ToController(buffer) => buffer,
+            Data::None => return Some(SglDescriptor::none()),
+            Data::Fused(_) => return None,
         };
         let length = u32::try_from(buffer.len()).ok()?;
         let fits = length <= SglDescriptor::KEYED_LENGTH_MAX
@@ -179,7 +181,7 @@ impl<P: Provider> Queue<P> {
 
     /// Queues any command, and takes its buffer; sent by [`ring_doorbell`](Self::ring_doorbell).
     pub(crate) fn submit(&mut self, command: &mut Command, started: u64) -> Result<(), Error> {
-        if command.data.buffer().is_some_and(|buffer| !self.queue_pair.accepts(buffer)) {
+        if !self.accepts(&command.data) {
             return Err(Transport::DeviceChanged.into());
         }
         let in_capsule = self.fits_in_capsule(&command.data);
@@ -230,13 +232,14 @@ impl<P: Provider> Queue<P> {
         submitted.map_err(|error| SubmitError::new(error, command))
     }
 
-    /// Queues a command of the controller itself.
-    pub(crate) fn submit_internal(
+    /// Queues a command that the owner of the poller does not see.
+    pub(crate) fn submit_unseen(
         &mut self,
+        kind: UnseenKind,
         command: &mut Command,
         started: u64,
     ) -> Result<(), Error> {
-        let origin = Origin { resends: 0, kind: OriginKind::Internal };
+        let origin = Origin { resends: 0, kind: OriginKind::Unseen(kind) };
         self.submit_from(origin, command, started, started)
     }
 
@@ -254,12 +257,18 @@ impl<P: Provider> Queue<P> {
         Ok(())
     }
 
+    /// Returns true if the queue pair can send the data of a command.
+    pub(crate) fn accepts(&self, data: &Data) -> bool {
+        data.buffer().is_none_or(|buffer| self.queue_pair.accepts(buffer))
+    }
+
     /// Returns true if a window is bound for the data of a command.
     #[inline]
     fn binds(&self, data: &Data) -> bool {
         let length = data.len();
         let max = SglDescriptor::KEYED_LENGTH_MAX as usize;
-        self.has_windows && (1..=max).contains(&length) && !self.fits_in_capsule(data)
+        let is_plain = !matches!(data, Data::Fused(_));
+        self.has_windows && (1..=max).contains(&length) && is_plain && !self.fits_in_capsule(data)
     }
 
     /// Queues a command for whose data a window [is bound](Self::binds), and takes its buffer
@@ -498,8 +507,15 @@ impl<P: Provider> Queue<P> {
     /// sends may be short though slots are not.
     #[inline]
     pub(crate) fn has_room(&self) -> bool {
-        let sends = if self.has_windows { SENDS_MAX } else { 1 };
-        self.slots.available() > 0 && self.queue_pair.send_credits() >= self.bound_windows + sends
+        self.has_room_for(1)
+    }
+
+    /// Returns true if there is room for this number of commands.
+    #[inline]
+    pub(crate) fn has_room_for(&self, commands: u16) -> bool {
+        let sends = u32::from(commands) * if self.has_windows { SENDS_MAX } else { 1 };
+        let credits = self.queue_pair.send_credits();
+        self.slots.available() >= usize::from(commands) && credits >= self.bound_windows + sends
     }
 
     /// Maximum number of commands in flight.

@@ -97,6 +97,7 @@ fn commands() -> String {
         ("Read", Opcode::READ, false),
         ("Write Uncorrectable", Opcode::WRITE_UNCORRECTABLE, false),
         ("Compare", Opcode::COMPARE, false),
+        ("Compare, fused", Opcode::COMPARE, true),
         ("Write Zeroes", Opcode::WRITE_ZEROES, false),
         ("Dataset Management", Opcode::DATASET_MANAGEMENT, false),
         ("Verify", Opcode::VERIFY, false),

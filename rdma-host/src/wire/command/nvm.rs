@@ -14,6 +14,27 @@ impl Sqe {
         Self::new(Opcode::COMPARE, namespace).with_blocks(lba, blocks)
     }
 
+    /// First command of a fused Compare and Write of `blocks` logical blocks from `lba` on (NVM
+    /// 3.2.1, Base 3.4.2). It is sent right before the [second](Self::fused_write), on one queue.
+    ///
+    /// # Panics
+    ///
+    /// As for [`read`](Self::read).
+    #[must_use]
+    pub fn fused_compare(namespace: NamespaceId, lba: u64, blocks: u32) -> Self {
+        let mut sqe = Self::compare(namespace, lba, blocks);
+        sqe.flags |= FUSE_FIRST;
+        sqe
+    }
+
+    /// Second command of the fused operation whose [first](Self::fused_compare) this is: the Write
+    /// of its blocks, with its Force Unit Access.
+    #[must_use]
+    pub fn fused_write(self) -> Self {
+        let flags = self.flags & !FUSE_FIRST | FUSE_SECOND;
+        Self { opcode: Opcode::WRITE, flags, ..self }
+    }
+
     /// Verify: reads `blocks` logical blocks from `lba` on without a transfer of them (NVM 3.2.5).
     ///
     /// # Panics
@@ -49,6 +70,10 @@ impl Sqe {
         Self::new(Opcode::COPY, namespace).with_blocks(lba, ranges)
     }
 }
+
+/// Fused Operation field (FUSE) of the first and of the second command.
+const FUSE_FIRST: u8 = 0b01;
+const FUSE_SECOND: u8 = 0b10;
 
 /// Number of ranges of a command as its zero-based field has it.
 pub(super) fn zero_based_range_count(ranges: usize) -> u8 {
@@ -86,6 +111,17 @@ mod tests {
         let sqe = Sqe::copy(NamespaceId(1), 0x0000_0002_0000_0009, 256);
         assert_eq!((sqe.as_bytes()[0], sqe.opcode().sends_data()), (0x19, true));
         assert_eq!(sqe.as_bytes()[40..52], [9, 0, 0, 0, 2, 0, 0, 0, 0xff, 0, 0, 0]);
+    }
+
+    #[test]
+    fn compare_and_write_in_literal_bytes() {
+        let first = Sqe::fused_compare(NamespaceId(3), 9, 8).with_force_unit_access();
+        let second = first.fused_write();
+        for (sqe, start) in [(first, [0x05, 0x41, 0, 0, 3]), (second, [0x01, 0x42, 0, 0, 3])] {
+            assert!(sqe.is_fused());
+            assert_eq!(sqe.as_bytes()[..5], start);
+            assert_eq!(sqe.as_bytes()[40..52], [9, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0x40]);
+        }
     }
 
     #[test]

@@ -9,11 +9,10 @@ use crate::{
     config::{DRAIN_TIMEOUT, RESENDS_MAX},
     driver::{
         data_path::{
-            command::Command,
+            command::{Command, CommandCompletion},
             connection::Connection,
             connection_state::{ConnectionState, Disconnection},
-            pending_command::PendingCommand,
-            queue::{Queue, Unhandled},
+            queue::{Cancelled, Queue, Unhandled, UnseenKind},
         },
         runtime,
     },
@@ -103,22 +102,31 @@ impl<P: Provider> Poller<P> {
             let completed = queue.completed(slot);
             let now = self.clock.raw();
             completed.record_success(now, &mut self.meter);
-            let is_internal = completed.is_internal();
+            let unseen = completed.unseen();
             let completion = completed.into_completion(response);
-            self.store_completion(is_internal, completion);
-        } else if let Some(cancelled) = queue.cancel(slot) {
-            let id = queue.id();
+            self.store_completion(unseen, completion);
+        } else {
+            let (id, cancelled) = (queue.id(), queue.cancel(slot));
             self.requeue_cancelled(id, cancelled, cause);
         }
     }
 
     /// Makes a command that got no response pending, or fails it if it may not be sent again.
-    fn requeue_cancelled(&mut self, queue: QueueId, cancelled: PendingCommand, cause: &Error) {
+    fn requeue_cancelled(&mut self, queue: QueueId, cancelled: Cancelled, cause: &Error) {
+        let Cancelled { pending: cancelled, unseen } = cancelled;
+        if unseen == Some(UnseenKind::Internal) {
+            return; // its reply sender is dropped
+        }
         self.note_unanswered(queue, &cancelled.command);
         // A command in flight at each of several losses may be their cause.
         let resend = cancelled.sends <= RESENDS_MAX && self.link.as_ref().is_some_and(|l| l.resend);
         let class = CommandClass::of(&cancelled.command.sqe);
-        if resend && class != CommandClass::NotRepeatable {
+        if unseen == Some(UnseenKind::Fused) {
+            self.meter.record_failure(cancelled.command.sqe.opcode());
+            let execution = cancelled.execution();
+            let unsent = CommandCompletion::unsent(cause.clone(), cancelled.command);
+            self.complete_fused(CommandCompletion { execution, ..unsent });
+        } else if resend && class != CommandClass::NotRepeatable {
             let (opcode, user) = (cancelled.command.sqe.opcode(), cancelled.command.user);
             let sends = cancelled.sends;
             tracing::debug!(parent: &self.span(), ?opcode, user, sends, "a command will be resent");

@@ -4,7 +4,9 @@ use tokio::sync::oneshot;
 use verbs::Provider;
 
 use super::{Link, Poller};
-use crate::driver::data_path::{command::CommandCompletion, connection::InternalCommand};
+use crate::driver::data_path::{
+    command::CommandCompletion, connection::InternalCommand, queue::UnseenKind,
+};
 
 /// State of an internal command.
 pub(super) enum State {
@@ -36,7 +38,7 @@ impl<P: Provider> Poller<P> {
         let Some(State::Pending(internal)) = self.internal.take() else { return };
         let InternalCommand { mut command, reply, .. } = internal;
         let started = self.clock.raw();
-        match self.queues[index].submit_internal(&mut command, started) {
+        match self.queues[index].submit_unseen(UnseenKind::Internal, &mut command, started) {
             Ok(()) => {
                 self.note_submitted(index);
                 self.internal = Some(State::InFlight(reply));
@@ -47,7 +49,6 @@ impl<P: Provider> Poller<P> {
     }
 
     /// Returns a completed internal command to the controller.
-    #[cold]
     pub(super) fn complete_internal(&mut self, completion: CommandCompletion) {
         if let Some(State::InFlight(reply)) = self.internal.take() {
             // The receiver may have given up.

@@ -6,7 +6,9 @@ use verbs::Provider;
 
 use super::Poller;
 use crate::{
-    driver::data_path::{command::CommandCompletion, pending_command::PendingCommand},
+    driver::data_path::{
+        command::CommandCompletion, pending_command::PendingCommand, queue::UnseenKind,
+    },
     proto::{Disposition, FailedResponse},
     wire::Cqe,
 };
@@ -34,13 +36,13 @@ impl<P: Provider> Poller<P> {
             Disposition::Complete => {
                 let failed = completed.record_failure(queue_pair, &response, &mut self.meter);
                 self.failed_commands.push(failed);
-                let is_internal = completed.is_internal();
+                let unseen = completed.unseen();
                 let completion = completed.into_completion(response);
-                return self.store_completion(is_internal, completion);
+                return self.store_completion(unseen, completion);
             }
         };
         let span = queue.span().clone();
-        let mut command = queue.cancel(slot).expect("an internal command is not sent again");
+        let mut command = queue.cancel(slot).pending;
         if !is_counted {
             command.sends -= 1;
         }
@@ -53,12 +55,15 @@ impl<P: Provider> Poller<P> {
         self.hold(command, delay);
     }
 
-    /// Stores a completion for the next poll, unless it is of an internal command.
-    pub(super) fn store_completion(&mut self, is_internal: bool, completion: CommandCompletion) {
-        if is_internal {
-            self.complete_internal(completion);
-        } else {
-            self.done.push_back(completion);
+    /// Stores a completion for the next poll; one that the owner does not see, where it belongs.
+    pub(super) fn store_completion(
+        &mut self,
+        unseen: Option<UnseenKind>,
+        completion: CommandCompletion,
+    ) {
+        match unseen {
+            Some(kind) => self.complete_unseen(kind, completion),
+            None => self.done.push_back(completion),
         }
     }
 

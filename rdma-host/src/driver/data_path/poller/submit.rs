@@ -4,7 +4,7 @@ use verbs::Provider;
 
 use super::Poller;
 use crate::{
-    driver::data_path::command::{Command, SubmitError},
+    driver::data_path::command::{Command, Data, SubmitError},
     error::{Error, Misuse},
     wire::{QueueId, SglDescriptor},
 };
@@ -39,11 +39,15 @@ impl<P: Provider> Poller<P> {
                 return self.submit_later(command.take(), started);
             }
         }
-        if let Err(error) = self.submit_slowly(index, command, started) {
-            return Err(SubmitError::new(error, command.take()));
+        if self.lacks_room_for(command, index) {
+            self.submit_later(command.take(), started)?;
+            self.set_holding(true); // until there is: new commands take no more of the room
+            return Ok(());
         }
-        self.note_submitted(index);
-        Ok(())
+        match self.submit_slowly(index, command, started) {
+            Ok(()) => Ok(()),
+            Err(error) => Err(SubmitError::new(error, command.take())),
+        }
     }
 
     /// Queues a command that is not on the fast path.
@@ -64,6 +68,11 @@ impl<P: Provider> Poller<P> {
         if let Some(error) = self.reject_if_replaced(command) {
             return Err(error);
         }
-        self.queues[index].submit(command, started)
+        if matches!(command.data, Data::Fused(_)) {
+            return self.submit_fused(index, command, started);
+        }
+        self.queues[index].submit(command, started)?;
+        self.note_submitted(index);
+        Ok(())
     }
 }

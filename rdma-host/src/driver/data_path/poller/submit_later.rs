@@ -5,7 +5,7 @@ use verbs::Provider;
 use super::Poller;
 use crate::{
     driver::data_path::{
-        command::{Command, CommandCompletion, SubmitError},
+        command::{Command, CommandCompletion, Data, SubmitError},
         connection_state::{ConnectionState, Disconnection},
         pending_command::PendingCommand,
     },
@@ -89,19 +89,37 @@ impl<P: Provider> Poller<P> {
         while let Some(index) = self.pick() {
             let Some(pending) = self.pending.pop_ready() else { break };
             let Some(pending) = self.admit(pending) else { continue };
-            let (execution, now) = (pending.execution(), self.clock.raw());
-            match self.queues[index].submit_pending(pending, now) {
-                Ok(()) => self.note_submitted(index),
-                Err(SubmitError { error, user, data }) => {
-                    let outcome = Err(error);
-                    self.done.push_back(CommandCompletion { user, outcome, data, execution });
-                }
+            if self.lacks_room_for(&pending.command, index) {
+                self.pending.push_front(pending);
+                break;
+            }
+            let execution = pending.execution();
+            if let Err(SubmitError { error, user, data }) = self.submit_one_pending(index, pending)
+            {
+                let outcome = Err(error);
+                self.done.push_back(CommandCompletion { user, outcome, data, execution });
             }
         }
         if self.pending.is_empty() {
             self.set_holding(false);
         }
         self.ring_doorbells()
+    }
+
+    /// Queues a pending command on a queue with room for it.
+    fn submit_one_pending(
+        &mut self,
+        index: usize,
+        mut pending: PendingCommand,
+    ) -> Result<(), SubmitError> {
+        if let Data::Fused(_) = pending.command.data {
+            let submitted = self.submit_fused(index, &mut pending.command, pending.started);
+            return submitted.map_err(|error| SubmitError::new(error, pending.command));
+        }
+        let now = self.clock.raw();
+        self.queues[index].submit_pending(pending, now)?;
+        self.note_submitted(index);
+        Ok(())
     }
 
     /// Completes all pending commands with an error.

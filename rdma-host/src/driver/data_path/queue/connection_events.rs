@@ -5,9 +5,9 @@ use verbs::{
     active_side::{Action, Event, State},
 };
 
-use super::{Queue, command_of};
+use super::{Cancelled, Queue, command_of};
 use crate::{
-    driver::{buffers::verbs_error, data_path::pending_command::PendingCommand, runtime},
+    driver::{buffers::verbs_error, runtime},
     error::{Error, Transport},
     wire::{CommandId, Opcode},
 };
@@ -60,7 +60,7 @@ impl<P: Provider> Queue<P> {
 
     /// Closes the queue, which was [disconnected](Self::disconnect): destroys the queue pair, after
     /// which the device accesses no buffer. Returns the commands that were in flight.
-    pub(crate) fn close(mut self) -> Vec<PendingCommand> {
+    pub(crate) fn close(mut self) -> Vec<Cancelled> {
         self.disconnect();
         let drained = self.is_drained();
         match self.active_side.cause() {
@@ -77,11 +77,11 @@ impl<P: Provider> Queue<P> {
             }
         }
         let cancel = |(slot, sqe)| self.slots.content_mut(slot).cancel(sqe);
-        cancelled.into_iter().filter_map(cancel).collect()
+        cancelled.into_iter().map(cancel).collect()
     }
 
     /// Ends a completed command as if there had been no response.
-    pub(crate) fn cancel(&mut self, slot: u16) -> Option<PendingCommand> {
+    pub(crate) fn cancel(&mut self, slot: u16) -> Cancelled {
         let sqe = self.sqe(slot);
         self.slots.content_mut(slot).cancel(sqe)
     }

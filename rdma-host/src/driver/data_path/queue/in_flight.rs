@@ -38,12 +38,28 @@ pub(super) struct Origin {
 
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum OriginKind {
-    /// Command of the controller itself, which the owner of the poller does not see.
-    Internal,
+    /// Command that the owner of the poller does not see.
+    Unseen(UnseenKind),
     #[default]
     New,
     /// Command that was pending before.
     Pending,
+}
+
+/// Command that the owner of a poller does not see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum UnseenKind {
+    /// One of the two commands of a fused operation.
+    Fused,
+    /// Command of the controller itself.
+    Internal,
+}
+
+/// Command that ended without a response.
+pub(crate) struct Cancelled {
+    pub(crate) pending: PendingCommand,
+    /// Kind of a command that the owner of the poller does not see, and that is not sent again.
+    pub(crate) unseen: Option<UnseenKind>,
 }
 
 /// Command that failed, for the decision on a retry.
@@ -68,15 +84,15 @@ impl InFlight {
     pub(super) fn sent(&self) -> u64 {
         match self.origin.kind {
             OriginKind::Pending => self.started + (u64::from(self.pending_time) << 16),
-            OriginKind::Internal | OriginKind::New => self.started,
+            OriginKind::Unseen(_) | OriginKind::New => self.started,
         }
     }
 
-    /// Returns what the decision on a retry needs; `None` for an internal command.
+    /// Returns what the decision on a retry needs; `None` for a command that is not sent again.
     pub(super) fn failed(&self) -> Option<FailedInFlight> {
         let Self { opcode, started, origin, .. } = *self;
         let failed = FailedInFlight { opcode, sends: origin.resends, started };
-        (origin.kind != OriginKind::Internal).then_some(failed)
+        (!matches!(origin.kind, OriginKind::Unseen(_))).then_some(failed)
     }
 
     /// Sets the origin of a command that was submitted at the clock reading `now`.
@@ -98,14 +114,23 @@ impl InFlight {
         self.data = Some(data);
     }
 
-    /// Ends a command without a response; `sqe` is its capsule. Returns `None` for an internal
-    /// command, which is not sent again.
-    pub(super) fn cancel(&mut self, sqe: Sqe) -> Option<PendingCommand> {
+    /// Ends a command without a response; `sqe` is its capsule.
+    pub(super) fn cancel(&mut self, sqe: Sqe) -> Cancelled {
         let command = Command { data: Data::of(&sqe, self.data.take()), sqe, user: self.user };
         let Origin { resends, kind } = std::mem::take(&mut self.origin);
         let sends = resends.saturating_add(1);
-        let pending = PendingCommand::new(command, self.started, sends);
-        (kind != OriginKind::Internal).then_some(pending)
+        Cancelled {
+            pending: PendingCommand::new(command, self.started, sends),
+            unseen: unseen(kind),
+        }
+    }
+}
+
+#[inline]
+fn unseen(kind: OriginKind) -> Option<UnseenKind> {
+    match kind {
+        OriginKind::Unseen(kind) => Some(kind),
+        OriginKind::New | OriginKind::Pending => None,
     }
 }
 
@@ -122,10 +147,10 @@ impl Completed<'_> {
         self.command.started
     }
 
-    /// Returns true for a command of the controller itself.
+    /// Kind of a command that the owner of the poller does not see.
     #[inline]
-    pub(crate) fn is_internal(&self) -> bool {
-        self.command.origin.kind == OriginKind::Internal
+    pub(crate) fn unseen(&self) -> Option<UnseenKind> {
+        unseen(self.command.origin.kind)
     }
 
     /// Counts the command, which succeeded at the clock reading `now`, in the statistics.
