@@ -58,12 +58,13 @@ const SET_FEATURES: u8 = 0x09;
 
 #[test]
 fn events_of_every_kind_are_told_in_order() {
-    const EVENTS: [u64; 8] = [
+    const EVENTS: [u64; 9] = [
         0x0004_0002, // a namespace
         0x0003_0102, // firmware
         0x000c_0302, // access states
         0x0001_0300, // an error
         0x0002_0101, // health
+        0x0080_0006, // a reservation
         0x00c7_2a07, // of the vendor
         0xffff_ffff_ffff_ffff,
         0x0000_0003, // of no type
@@ -106,6 +107,7 @@ fn events_of_every_kind_are_told_in_order() {
                 | (AsyncEventKind::AnaChange, EventDetail::Ana(_))
                 | (AsyncEventKind::Error(3), EventDetail::Errors(_))
                 | (AsyncEventKind::Health(1), EventDetail::Health(_))
+                | (AsyncEventKind::ReservationLogAvailable, EventDetail::Reservation(_))
                 | (AsyncEventKind::Other { .. }, EventDetail::Nothing) => {}
                 _ => panic!("{notice:?}"),
             }

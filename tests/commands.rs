@@ -263,6 +263,56 @@ fn health_counts_what_was_done() {
     assert!(counted() > before);
 }
 
+/// Pages that Linux's target has since 6.14.
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn newer_log_pages_are_read_or_refused() {
+    let target = uri(SUBSYSTEM);
+    let read = |line: &str| {
+        let words = line.split(' ').collect::<Vec<_>>();
+        run(nvmf().args(&words[..1]).arg(&target).args(&words[1..]).args(["-o", "json"]), &[])
+    };
+    let json = |line: &str| -> Value {
+        let output = read(line);
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{line}: {output:?}"))
+    };
+    let pages = [
+        "log supported",
+        "log features",
+        "log endurance --group-id 1",
+        "log rotational --endg-id 1",
+        "log reservation",
+    ];
+    let is_refused = |line: &str| {
+        let output = read(line);
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{line}: {message}");
+        assert!(message.lines().count() == 1 && message.contains("invalid field"), "{message}");
+    };
+    if fs::read_to_string("/proc/sys/kernel/osrelease").unwrap().starts_with("6.12.") {
+        pages.into_iter().for_each(is_refused);
+        return;
+    }
+    let supported = json("log supported");
+    let ids = supported["pages"].as_array().expect("a list").iter().map(|page| &page["lid"]);
+    let ids: Vec<_> = ids.filter_map(Value::as_u64).collect();
+    assert!([0, 1, 2, 9, 0xc, 0x12, 0x16, 0x80].iter().all(|id| ids.contains(id)), "{ids:?}");
+    let features = json("log features");
+    let features = features["features"].as_array().expect("a list");
+    // Asynchronous event configuration is of the controller.
+    let events = features.iter().find(|one| one["fid"] == 0x0b).expect("it is supported");
+    assert_eq!(events["scope"], serde_json::json!(["controller"]), "{events}");
+    let written = |page: &Value| -> u64 {
+        page["host_write_cmds"].as_str().expect("a string").parse().expect("a number")
+    };
+    let before = written(&json("log endurance --group-id 1"));
+    let write = ["write", &target, "--ns", "1", "--lba", "0", "--overwrite", "--force"];
+    nvmf_ok(&write, &[0; 4096]);
+    assert!(written(&json("log endurance --group-id 1")) > before);
+    is_refused("log rotational --endg-id 1"); // the medium does not rotate
+    assert_eq!(json("log reservation")["rn_log_type"], 0);
+}
+
 #[test]
 #[ignore = "needs the test bed: run by ./tests/run"]
 fn a_subsystem_is_reached_by_any_name() {

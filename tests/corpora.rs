@@ -41,6 +41,7 @@ replays!(
     health_log,
     identify,
     private_data,
+    short_log_pages,
     simulation,
     target
 );

@@ -10,8 +10,9 @@ use std::{fs, sync::LazyLock};
 use nvmf_options::{configuration::Configuration, target_address};
 use rdma_host::wire::{
     AnaLog, ChangedNamespaceList, CmAcceptData, CmReject, ControllerInfo, DiscoveryEntry,
-    DiscoveryHeader, EffectsLog, ErrorLogEntry, FirmwareSlotLog, HealthLog, NamespaceId,
-    NamespaceIdDescriptors, NamespaceInfo, NamespaceList, NvmLimits, controller_fields,
+    DiscoveryHeader, EffectsLog, EnduranceGroupLog, ErrorLogEntry, FeatureEffectsLog,
+    FirmwareSlotLog, HealthLog, NamespaceId, NamespaceIdDescriptors, NamespaceInfo, NamespaceList,
+    NvmLimits, ReservationNotification, RotationalMediaLog, SupportedLogPages, controller_fields,
     is_unprintable, lba_format_fields, namespace_fields, power_state_fields,
 };
 use simulation::Script;
@@ -86,6 +87,20 @@ pub(crate) fn firmware_log(data: &[u8]) {
 pub(crate) fn health_log(data: &[u8]) {
     if let Ok(log) = HealthLog::parse(data) {
         let _ = format!("{log:?}");
+    }
+}
+
+/// Values of the short log pages print, and name what is known of them.
+pub(crate) fn short_log_pages(data: &[u8]) {
+    let _ = format!("{:?}", EnduranceGroupLog::parse(data));
+    let _ = format!("{:?}", RotationalMediaLog::parse(data));
+    if let Ok(log) = ReservationNotification::parse(data) {
+        assert!(!log.kind.to_string().is_empty());
+    }
+    if let Ok(SupportedLogPages(pages)) = SupportedLogPages::parse(data) {
+        let FeatureEffectsLog(features) = FeatureEffectsLog::parse(data).expect("it is as long");
+        assert_eq!(pages.len(), features.len());
+        assert!(features.iter().all(|(_, effects)| effects.scope().len() <= 6));
     }
 }
 

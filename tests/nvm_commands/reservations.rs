@@ -1,13 +1,13 @@
 //! Reservations: on the kernel's target by two hosts, and what becomes of the commands without a
 //! response.
 
-use std::process::Command;
+use std::{process::Command, time::Duration};
 
 use rdma_host::{
-    ExecutionStatus,
+    Controller, EventDetail, ExecutionStatus, HostIdentity,
     wire::{
-        AcquireAction, ControllerId, RegisterAction, ReservationCommand, ReservationReport,
-        ReservationType,
+        AcquireAction, AsyncEventKind, ControllerId, NamespaceId, RegisterAction, ReleaseAction,
+        ReservationCommand, ReservationNotificationKind, ReservationReport, ReservationType,
     },
 };
 use serde_json::Value;
@@ -161,4 +161,65 @@ fn two_hosts_share_a_namespace() {
     on(format!("resv-release {a} --crkey 3 --rtype 1 --rrela clear"));
     let seen = reported(&a);
     assert_eq!((&seen["rtype"], &seen["regctl"]), (&0.into(), &0.into()), "{seen}");
+}
+
+/// A host is told what another one does to its reservation.
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn a_preempted_host_is_notified() {
+    if !enable_reservations(1) {
+        println!("SKIPPED: this kernel's target has no reservations");
+        return;
+    }
+    let register = |key| ReservationCommand::Register {
+        action: RegisterAction::Register,
+        current_key: 0,
+        new_key: key,
+        persist: None,
+    };
+    let acquire = |action, key, preempted| ReservationCommand::Acquire {
+        action,
+        current_key: key,
+        preempt_key: preempted,
+        reservation: ReservationType::WRITE_EXCLUSIVE_REGISTRANTS,
+    };
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let mut hosts = Vec::new();
+        for id in [0xa, 0xb] {
+            let mut options = tests::options();
+            options.host = HostIdentity::from_id(uuid::Uuid::from_u128(id));
+            let controller = Controller::connect(&options).await.expect("the target is there");
+            let namespace = controller.namespace(NamespaceId(1)).await.expect("it is there");
+            hosts.push((controller, namespace));
+        }
+        let reserve = async |host: usize, command: ReservationCommand| {
+            let (controller, namespace) = &hosts[host];
+            let keys = controller.allocate(ReservationCommand::DATA_MAX).expect("memory");
+            namespace.reserve(&command, false, keys).await.expect("it is accepted");
+        };
+        let mut events = hosts[0].0.events();
+        reserve(0, register(0xa)).await;
+        reserve(1, register(0xb)).await;
+        reserve(0, acquire(AcquireAction::Acquire, 0xa, 0)).await;
+        reserve(1, acquire(AcquireAction::Preempt, 0xb, 0xa)).await;
+        let notified = tokio::time::timeout(Duration::from_secs(10), events.next()).await;
+        let event = notified.expect("the target reports it").expect("the controller lives");
+        assert_eq!(event.event.kind(), AsyncEventKind::ReservationLogAvailable, "{event}");
+        let EventDetail::Reservation(notification) = &event.detail else { panic!("{event}") };
+        assert_eq!(notification.kind, ReservationNotificationKind::REGISTRATION_PREEMPTED);
+        assert_eq!((notification.namespace, notification.count), (NamespaceId(1), 1));
+        let none = hosts[1].0.reservation_notification().await.expect("it has the page");
+        assert_eq!(none.kind, ReservationNotificationKind::NONE);
+        let clear = ReservationCommand::Release {
+            action: ReleaseAction::Clear,
+            current_key: 0xb,
+            reservation: ReservationType::WRITE_EXCLUSIVE_REGISTRANTS,
+        };
+        reserve(1, clear).await;
+        for (controller, _) in hosts {
+            controller.shutdown().await;
+        }
+    });
 }

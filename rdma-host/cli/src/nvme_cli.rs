@@ -12,17 +12,22 @@ struct Alias {
     words: &'static [&'static str],
 }
 
-const ALIASES: [Alias; 10] = [
+const ALIASES: [Alias; 15] = [
     Alias { name: "ana-log", words: &["log", "ana"] },
     Alias { name: "changed-ns-list-log", words: &["log", "changed"] },
     Alias { name: "check-dhchap-key", words: &["key", "check"] },
     Alias { name: "effects-log", words: &["log", "effects"] },
+    Alias { name: "endurance-log", words: &["log", "endurance"] },
     Alias { name: "error-log", words: &["log", "error"] },
+    Alias { name: "fid-support-effects-log", words: &["log", "features"] },
     Alias { name: "fw-log", words: &["log", "firmware"] },
     Alias { name: "gen-dhchap-key", words: &["key", "gen"] },
     Alias { name: "list-ns", words: &["identify"] },
     Alias { name: "list-subsys", words: &["discover"] },
+    Alias { name: "resv-notif-log", words: &["log", "reservation"] },
+    Alias { name: "rotational-media-info-log", words: &["log", "rotational"] },
     Alias { name: "smart-log", words: &["log", "health"] },
+    Alias { name: "supported-log-pages", words: &["log", "supported"] },
 ];
 
 /// Names of commands that nvmf lacks, and the sentence that says what to do.
@@ -38,7 +43,7 @@ const ABSENT: [Absent; 6] = [
               connect -t rdma`; all other commands connect for as long as they run",
     },
     Absent {
-        names: &["telemetry-log", "supported-log-pages", "self-test-log", "resv-notif-log"],
+        names: &["telemetry-log", "self-test-log", "persistent-event-log"],
         way: "`nvmf get-log` reads any page as bytes, and `nvmf log` the usual ones as text",
     },
     Absent {

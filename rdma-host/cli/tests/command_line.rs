@@ -166,6 +166,13 @@ fn a_log_page_stands_before_or_after_the_target() {
         assert_eq!(output.status.code(), Some(4), "{}", String::from_utf8_lossy(&output.stderr));
     }
     assert_eq!(nvmf(&["smart-log", target]).status.code(), Some(4));
+    for page in ["endurance", "rotational"] {
+        assert_eq!(nvmf(&["log", page, target, "--group-id", "1"]).status.code(), Some(4));
+        assert!(refused(&["log", page, target]).contains("--group-id"));
+        assert!(refused(&["log", page, target, "--endg-id", "0"]).contains("--group-id"));
+    }
+    assert!(refused(&["log", "health", target, "-g", "1"]).contains("endurance and rotational"));
+    assert_eq!(nvmf(&["supported-log-pages", target]).status.code(), Some(4));
     assert!(refused(&["log", target]).contains("health"));
     assert!(refused(&["log", target, "helth"]).contains("health"));
 }

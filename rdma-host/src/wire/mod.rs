@@ -43,9 +43,11 @@ pub use identify::{
 pub use log::{
     AddressFamily, AnaGroup, AnaLog, AnaState, AsyncEvent, AsyncEventKind, AsyncEventMask,
     AsyncEventType, ChangedNamespaceList, CommandEffects, DiscoveryEntry, DiscoveryEntryError,
-    DiscoveryEntryFlags, DiscoveryHeader, EffectsLog, ErrorLogEntry, FirmwareSlotLog, GetLogPage,
-    HealthLog, LogError, LogPage, RdmaProvider, RdmaService, SecurityType, SubsystemType,
-    TransportRequirements, TransportSpecific, TransportType,
+    DiscoveryEntryFlags, DiscoveryHeader, EffectsLog, EnduranceGroupLog, ErrorLogEntry,
+    FeatureEffectsLog, FirmwareSlotLog, GetLogPage, HealthLog, LogError, LogPage, RdmaProvider,
+    RdmaService, ReservationNotification, ReservationNotificationKind, RotationalMediaLog,
+    SecurityType, SubsystemType, SupportedLogPages, TransportRequirements, TransportSpecific,
+    TransportType,
 };
 pub use nqn::{Nqn, NqnError};
 pub use nvm::{BlockRange, CopyLimits, NvmLimits};

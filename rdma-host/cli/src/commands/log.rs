@@ -6,8 +6,10 @@ use clap::{Args, ValueEnum};
 use rdma_host::{
     Controller, Error, Provider,
     wire::{
-        AnaLog, ChangedNamespaceList, CommandEffects, EffectsLog, ErrorLogEntry, FirmwareSlotLog,
-        HealthLog, NamespaceId, Opcode,
+        AnaLog, ChangedNamespaceList, CommandEffects, EffectsLog, EnduranceGroupLog, ErrorLogEntry,
+        FeatureEffectsLog, FirmwareSlotLog, HealthLog, NamespaceId, Opcode,
+        ReservationNotification, ReservationNotificationKind, RotationalMediaLog,
+        SupportedLogPages,
     },
 };
 use serde_json::{Value, json};
@@ -23,8 +25,12 @@ use crate::{
 
 #[derive(Args)]
 pub(crate) struct Arguments {
-    #[arg(help = "ana, changed, effects, error, firmware or health; before or after TARGET")]
+    #[arg(help = format!("{}; before or after TARGET", LogPage::names()))]
     page: String,
+
+    /// Endurance group of the pages endurance and rotational, from 1.
+    #[arg(short, long, visible_alias = "endg-id", value_name = "ID")]
+    group_id: Option<u16>,
 
     /// Output format.
     #[arg(short, long, value_name = "FORMAT", default_value = "normal")]
@@ -45,12 +51,36 @@ enum LogPage {
     Changed,
     /// Commands supported, and what they may change.
     Effects,
+    /// Endurance group: its wear, and what was read and written.
+    Endurance,
     /// Error information: latest errors of the controller.
     Error,
+    /// Features supported, and what setting them may change.
+    Features,
     /// Firmware slots, and the active one.
     Firmware,
     /// SMART / Health information.
     Health,
+    /// Reservation notification: the oldest that was not read.
+    Reservation,
+    /// Media of an endurance group that rotate.
+    Rotational,
+    /// Log pages supported.
+    Supported,
+}
+
+impl LogPage {
+    fn names() -> String {
+        let values = Self::value_variants().iter().filter_map(ValueEnum::to_possible_value);
+        let names: Vec<_> = values.map(|value| value.get_name().to_owned()).collect();
+        let (last, others) = names.split_last().expect("there are log pages");
+        format!("{} or {last}", others.join(", "))
+    }
+
+    /// Returns true for a page of one endurance group.
+    fn has_group(self) -> bool {
+        matches!(self, Self::Endurance | Self::Rotational)
+    }
 }
 
 /// Log page as text and as JSON.
@@ -66,8 +96,10 @@ impl ConnectingCommand for Arguments {
 
     fn run(&self, provider: &Arc<SystemProvider>) -> Result<(), Failure> {
         let (page, target) = self.page_and_target()?;
+        self.check_group(page)?;
         let connected = ConnectedController::connect(provider, &target)?;
-        let rendered = connected.runtime.run(read(&connected.controller, page))?;
+        let rendered =
+            connected.runtime.run(read(&connected.controller, page, self.group_id.unwrap_or(0)))?;
         let printed = match self.output_format {
             Format::Json => output::print_json(&rendered.json),
             Format::Normal => output::print_text(&rendered.text),
@@ -86,9 +118,19 @@ impl Arguments {
         }
         match self.target.target().and_then(page) {
             Some(page) => Ok((page, self.target.with_target(&self.page))),
-            None => Err(Failure::usage(
-                "which log page? give ana, changed, effects, error, firmware or health",
+            None => Err(Failure::usage(format!("which log page? give {}", LogPage::names()))),
+        }
+    }
+
+    fn check_group(&self, page: LogPage) -> Result<(), Failure> {
+        match self.group_id {
+            None | Some(0) if page.has_group() => Err(Failure::usage(
+                "of which endurance group? give --group-id, from 1; `nvmf id-ns` shows it as endgid",
             )),
+            Some(_) if !page.has_group() => {
+                Err(Failure::usage("--group-id is of the log pages endurance and rotational"))
+            }
+            _ => Ok(()),
         }
     }
 }
@@ -96,10 +138,16 @@ impl Arguments {
 async fn read<P: Provider>(
     controller: &Controller<P>,
     page: LogPage,
+    group: u16,
 ) -> Result<RenderedPage, Error> {
     Ok(match page {
         LogPage::Ana => ana(&controller.ana_log().await?),
         LogPage::Changed => changed(&controller.changed_namespaces().await?),
+        LogPage::Endurance => endurance(&controller.endurance_group(group).await?),
+        LogPage::Features => features(&controller.feature_effects().await?),
+        LogPage::Reservation => reservation(controller.reservation_notification().await?),
+        LogPage::Rotational => rotational(controller.rotational_media(group).await?),
+        LogPage::Supported => supported(&controller.supported_log_pages().await?),
         LogPage::Effects => effects(&controller.effects().await?),
         LogPage::Error => errors(&controller.error_log().await?),
         LogPage::Firmware => firmware(&controller.firmware_slots().await?),
@@ -184,7 +232,7 @@ fn command((opcode, effect): &(Opcode, CommandEffects)) -> Value {
     })
 }
 
-/// Names of what a command may change.
+/// Names of what a command, or setting a feature, may change.
 fn changes(effect: CommandEffects) -> Vec<&'static str> {
     let all = [
         (effect.changes_content(), "content"),
@@ -282,8 +330,119 @@ fn health(health: &HealthLog) -> RenderedPage {
     rows.extend(names.into_iter().zip(thermal).map(|(name, (times, seconds))| {
         (name, format!("{}, {seconds} s", size::format_count(u64::from(*times), "time")))
     }));
-    let text = rows.iter().map(|(name, value)| format!("{name:<24} {value}\n")).collect();
-    RenderedPage { text, json: health_to_json(health) }
+    RenderedPage { text: table(&rows), json: health_to_json(health) }
+}
+
+fn endurance(log: &EnduranceGroupLog) -> RenderedPage {
+    let percent = |percent: u8| format!("{percent} %");
+    let bytes = |bytes: u128| size::format_bytes(u64::try_from(bytes).unwrap_or(u64::MAX));
+    let units = |units: u128| format!("{units} units of 10^9 bytes");
+    let text = table(&[
+        ("critical warnings", format!("{:#04x}", log.critical_warning)),
+        ("spare left", percent(log.available_spare_percent)),
+        ("spare threshold", percent(log.spare_threshold_percent)),
+        ("life used", percent(log.percentage_used)),
+        ("domain", log.domain.to_string()),
+        ("endurance estimate", units(log.endurance_estimate)),
+        ("data read", units(log.data_units_read)),
+        ("data written", units(log.data_units_written)),
+        ("written to media", units(log.media_units_written)),
+        ("read commands", log.host_read_commands.to_string()),
+        ("write commands", log.host_write_commands.to_string()),
+        ("media errors", log.media_errors.to_string()),
+        ("errors logged", log.error_entries.to_string()),
+        ("total capacity", bytes(log.total_bytes)),
+        ("unallocated capacity", bytes(log.unallocated_bytes)),
+    ]);
+    let wide = |number: u128| Value::from(number.to_string());
+    let json = json!({
+        "critical_warning": log.critical_warning,
+        "avl_spare": log.available_spare_percent,
+        "avl_spare_threshold": log.spare_threshold_percent,
+        "percent_used": log.percentage_used,
+        "domain_identifier": log.domain,
+        "endurance_estimate": wide(log.endurance_estimate),
+        "data_units_read": wide(log.data_units_read),
+        "data_units_written": wide(log.data_units_written),
+        "media_units_written": wide(log.media_units_written),
+        "host_read_cmds": wide(log.host_read_commands),
+        "host_write_cmds": wide(log.host_write_commands),
+        "media_data_integrity_err": wide(log.media_errors),
+        "num_err_info_log_entries": wide(log.error_entries),
+        "total_end_grp_cap": wide(log.total_bytes),
+        "unalloc_end_grp_cap": wide(log.unallocated_bytes),
+    });
+    RenderedPage { text, json }
+}
+
+fn rotational(log: RotationalMediaLog) -> RenderedPage {
+    let speed = match log.revolutions_per_minute {
+        0 => "not told".to_owned(),
+        1 => "does not rotate".to_owned(),
+        speed => format!("{speed} revolutions a minute"),
+    };
+    let text = table(&[
+        ("endurance group", log.endurance_group.to_string()),
+        ("actuators", log.actuators.to_string()),
+        ("nominal speed", speed),
+        ("spin-ups", format!("{}, {} failed", log.spin_ups, log.failed_spin_ups)),
+        ("loads", format!("{}, {} failed", log.loads, log.failed_loads)),
+    ]);
+    let json = json!({
+        "endgid": log.endurance_group,
+        "numa": log.actuators,
+        "nrs": log.revolutions_per_minute,
+        "spinc": log.spin_ups,
+        "fspinc": log.failed_spin_ups,
+        "ldc": log.loads,
+        "fldc": log.failed_loads,
+    });
+    RenderedPage { text, json }
+}
+
+fn reservation(log: ReservationNotification) -> RenderedPage {
+    let text = match log.kind {
+        ReservationNotificationKind::NONE => "no notification\n".to_owned(),
+        kind => {
+            let (count, namespace) = (log.count, log.namespace);
+            let left = size::format_count(log.left.into(), "notification");
+            format!("{count}: {kind}, namespace {namespace}; {left} left\n")
+        }
+    };
+    let json = json!({
+        "count": log.count,
+        "rn_log_type": log.kind.0,
+        "kind": log.kind.to_string(),
+        "num_logs": log.left,
+        "nsid": log.namespace.0,
+    });
+    RenderedPage { text, json }
+}
+
+fn features(FeatureEffectsLog(all): &FeatureEffectsLog) -> RenderedPage {
+    let mut text = String::new();
+    let mut json = Vec::new();
+    for &(id, effects) in all {
+        let (scope, changes) = (effects.scope(), changes(effects));
+        let line = format!("{id:#04x}  {:<24}  {}", scope.join(", "), changes.join(", "));
+        text += line.trim_end();
+        text.push('\n');
+        let bits = effects.0;
+        json.push(json!({ "fid": id, "scope": scope, "changes": changes, "bits": bits }));
+    }
+    RenderedPage { text, json: json!({ "features": json }) }
+}
+
+fn supported(SupportedLogPages(pages): &SupportedLogPages) -> RenderedPage {
+    let line = |page: &rdma_host::wire::LogPage| format!("{:#04x}  {page}\n", page.0);
+    let text = pages.iter().map(line).collect();
+    let one = |page: &rdma_host::wire::LogPage| json!({ "lid": page.0, "name": page.to_string() });
+    RenderedPage { text, json: json!({ "pages": pages.iter().map(one).collect::<Vec<_>>() }) }
+}
+
+/// Text of a page with a value a line.
+fn table(rows: &[(&str, String)]) -> String {
+    rows.iter().map(|(name, value)| format!("{name:<24} {value}\n")).collect()
 }
 
 /// Data units, with the bytes that they stand for.

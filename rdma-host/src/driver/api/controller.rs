@@ -39,8 +39,10 @@ use crate::{
     error::{Error, Misuse, Rejected},
     proto::{Negotiated, Transfer},
     wire::{
-        AnaLog, ChangedNamespaceList, ControllerId, CopyLimits, EffectsLog, ErrorLogEntry,
-        FirmwareSlotLog, HealthLog, Identify, NamespaceId, NamespaceInfo, NvmLimits, Status,
+        AnaLog, ChangedNamespaceList, ControllerId, CopyLimits, EffectsLog, EnduranceGroupLog,
+        ErrorLogEntry, FeatureEffectsLog, FirmwareSlotLog, HealthLog, Identify, NamespaceId,
+        NamespaceInfo, NvmLimits, ReservationNotification, RotationalMediaLog, Status,
+        SupportedLogPages,
     },
 };
 
@@ -518,6 +520,51 @@ impl<P: Provider> Controller<P> {
     /// As [`ana_log`](Self::ana_log).
     pub async fn health(&self) -> Result<HealthLog, Error> {
         self.log_pages(&self.negotiated()).health().await
+    }
+
+    /// Reads the Supported Log Pages log page.
+    ///
+    /// # Errors
+    ///
+    /// As [`ana_log`](Self::ana_log).
+    pub async fn supported_log_pages(&self) -> Result<SupportedLogPages, Error> {
+        self.log_pages(&self.negotiated()).supported().await
+    }
+
+    /// Reads the Feature Identifiers Supported and Effects log page.
+    ///
+    /// # Errors
+    ///
+    /// As [`ana_log`](Self::ana_log).
+    pub async fn feature_effects(&self) -> Result<FeatureEffectsLog, Error> {
+        self.log_pages(&self.negotiated()).features().await
+    }
+
+    /// Reads the Endurance Group Information log page of a group, from 1 on.
+    ///
+    /// # Errors
+    ///
+    /// As [`ana_log`](Self::ana_log).
+    pub async fn endurance_group(&self, group: u16) -> Result<EnduranceGroupLog, Error> {
+        self.log_pages(&self.negotiated()).endurance_group(group).await
+    }
+
+    /// Reads the Rotational Media Information log page of an endurance group, from 1 on.
+    ///
+    /// # Errors
+    ///
+    /// As [`ana_log`](Self::ana_log).
+    pub async fn rotational_media(&self, group: u16) -> Result<RotationalMediaLog, Error> {
+        self.log_pages(&self.negotiated()).rotational_media(group).await
+    }
+
+    /// Reads the Reservation Notification log page, which takes the oldest notification.
+    ///
+    /// # Errors
+    ///
+    /// As [`ana_log`](Self::ana_log).
+    pub async fn reservation_notification(&self) -> Result<ReservationNotification, Error> {
+        self.log_pages(&self.negotiated()).reservation_notification().await
     }
 
     fn log_pages<'a>(&'a self, negotiated: &'a Negotiated) -> LogPages<'a, P> {

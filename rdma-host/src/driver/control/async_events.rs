@@ -101,6 +101,9 @@ impl<P: Provider> AsyncEventTask<P> {
             }
             AsyncEventKind::Error(_) => EventDetail::Errors(log.errors().await?),
             AsyncEventKind::Health(_) => EventDetail::Health(log.health().await?),
+            AsyncEventKind::ReservationLogAvailable => {
+                EventDetail::Reservation(log.reservation_notification().await?)
+            }
             _ => EventDetail::Nothing,
         })
     }

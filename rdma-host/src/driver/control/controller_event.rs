@@ -6,7 +6,7 @@ use crate::{
     error::Error,
     wire::{
         AnaLog, AsyncEvent, AsyncEventKind, ErrorLogEntry, FirmwareSlotLog, HealthLog, NamespaceId,
-        NamespaceInfo,
+        NamespaceInfo, ReservationNotification,
     },
 };
 
@@ -35,6 +35,9 @@ pub enum EventDetail {
     Health(HealthLog),
     /// Namespaces of the Changed Attached Namespace List log page (LID 04h), each with its change.
     Namespaces(Vec<(NamespaceId, NamespaceChange)>),
+    /// Reservation Notification log page (LID 80h): the oldest notification. There is an event for
+    /// each.
+    Reservation(ReservationNotification),
     /// The event type has no log page that is known.
     Nothing,
     /// Reading the log page failed.
@@ -96,6 +99,9 @@ impl fmt::Display for EventDetail {
                 list(f, [format!("critical warnings {warning:#04x}")].into_iter())
             }
             Self::Namespaces(all) => list(f, all.iter().map(|(id, fate)| format!("{id} {fate}"))),
+            Self::Reservation(log) => {
+                list(f, [format!("{}, namespace {}", log.kind, log.namespace)].into_iter())
+            }
             Self::Nothing => Ok(()),
             Self::Unknown(error) => write!(f, ": {error}"),
         }

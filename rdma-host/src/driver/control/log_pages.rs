@@ -8,8 +8,9 @@ use crate::{
     error::Error,
     proto::{Negotiated, Transfer},
     wire::{
-        AnaLog, ChangedNamespaceList, EffectsLog, ErrorLogEntry, FirmwareSlotLog, GetLogPage,
-        HealthLog, LogPage,
+        AnaLog, ChangedNamespaceList, EffectsLog, EnduranceGroupLog, ErrorLogEntry,
+        FeatureEffectsLog, FirmwareSlotLog, GetLogPage, HealthLog, LogPage,
+        ReservationNotification, RotationalMediaLog, SupportedLogPages,
     },
 };
 
@@ -59,9 +60,43 @@ impl<P: Provider> LogPages<'_, P> {
         Ok(HealthLog::parse(&self.page(LogPage::HEALTH, HealthLog::SIZE).await?)?)
     }
 
+    pub(crate) async fn supported(&self) -> Result<SupportedLogPages, Error> {
+        let page = self.page(LogPage::SUPPORTED, SupportedLogPages::SIZE).await?;
+        Ok(SupportedLogPages::parse(&page)?)
+    }
+
+    pub(crate) async fn features(&self) -> Result<FeatureEffectsLog, Error> {
+        let page = self.page(LogPage::FEATURES, FeatureEffectsLog::SIZE).await?;
+        Ok(FeatureEffectsLog::parse(&page)?)
+    }
+
+    pub(crate) async fn endurance_group(&self, group: u16) -> Result<EnduranceGroupLog, Error> {
+        let size = EnduranceGroupLog::SIZE;
+        let page = self.page_of(LogPage::ENDURANCE_GROUP, group, size).await?;
+        Ok(EnduranceGroupLog::parse(&page)?)
+    }
+
+    pub(crate) async fn rotational_media(&self, group: u16) -> Result<RotationalMediaLog, Error> {
+        let size = RotationalMediaLog::SIZE;
+        let page = self.page_of(LogPage::ROTATIONAL_MEDIA, group, size).await?;
+        Ok(RotationalMediaLog::parse(&page)?)
+    }
+
+    pub(crate) async fn reservation_notification(&self) -> Result<ReservationNotification, Error> {
+        let size = ReservationNotification::SIZE;
+        let page = self.page(LogPage::RESERVATION_NOTIFICATION, size).await?;
+        Ok(ReservationNotification::parse(&page)?)
+    }
+
+    /// Reads a page of the object with this identifier (LSI).
+    async fn page_of(&self, page: LogPage, id: u16, bytes: usize) -> Result<Vec<u8>, Error> {
+        let command = GetLogPage::new(page, self.at_most(bytes as u64));
+        self.read(GetLogPage { specific_identifier: id, ..command }).await
+    }
+
     /// Reads a page from its beginning, as much as fits one command.
     async fn page(&self, page: LogPage, bytes: usize) -> Result<Vec<u8>, Error> {
-        self.read(GetLogPage::new(page, self.at_most(bytes as u64))).await
+        self.page_of(page, 0, bytes).await
     }
 
     /// Limits a length to that of one command; both limits are multiples of 64.
@@ -75,9 +110,14 @@ impl<P: Provider> LogPages<'_, P> {
             LogPage::ANA => "Get Log Page (asymmetric namespace access)",
             LogPage::CHANGED_NAMESPACES => "Get Log Page (changed namespaces)",
             LogPage::EFFECTS => "Get Log Page (effects)",
+            LogPage::ENDURANCE_GROUP => "Get Log Page (endurance group)",
             LogPage::ERROR => "Get Log Page (errors)",
+            LogPage::FEATURES => "Get Log Page (features supported and effects)",
             LogPage::FIRMWARE_SLOTS => "Get Log Page (firmware slots)",
             LogPage::HEALTH => "Get Log Page (health)",
+            LogPage::RESERVATION_NOTIFICATION => "Get Log Page (reservation notification)",
+            LogPage::ROTATIONAL_MEDIA => "Get Log Page (rotational media)",
+            LogPage::SUPPORTED => "Get Log Page (supported log pages)",
             _ => "Get Log Page",
         };
         let transfer = Transfer::FromController(command.bytes as usize);

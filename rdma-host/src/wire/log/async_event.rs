@@ -32,6 +32,8 @@ pub enum AsyncEventKind {
     Health(u8),
     /// Namespaces were attached, detached or changed; the changed namespace list contains them.
     NamespaceAttributeChanged,
+    /// A reservation changed; the reservation notification log page tells how.
+    ReservationLogAvailable,
     /// Any other event.
     Other {
         /// Event type.
@@ -76,6 +78,7 @@ impl AsyncEvent {
             (AsyncEventType::NOTICE, 0x01) => AsyncEventKind::FirmwareActivationStarting,
             (AsyncEventType::NOTICE, 0x03) => AsyncEventKind::AnaChange,
             (AsyncEventType::NOTICE, 0xf0) => AsyncEventKind::DiscoveryLogChange,
+            (AsyncEventType::IO_COMMAND_SET, 0x00) => AsyncEventKind::ReservationLogAvailable,
             _ => AsyncEventKind::Other { event_type, information },
         }
     }
@@ -169,6 +172,7 @@ impl fmt::Display for AsyncEventKind {
             Self::Health(0x02) => "health: spare below threshold",
             Self::Health(number) => return write!(f, "health {number:#04x}"),
             Self::NamespaceAttributeChanged => "namespace attribute changed",
+            Self::ReservationLogAvailable => "reservation log page available",
             Self::Other { event_type, information } => {
                 return write!(f, "{event_type} {information:#04x}");
             }
@@ -197,6 +201,11 @@ mod tests {
             (0x0070_f002, AsyncEventKind::DiscoveryLogChange, LogPage::DISCOVERY),
             (0x0001_0300, AsyncEventKind::Error(3), LogPage::ERROR),
             (0x0002_0101, AsyncEventKind::Health(1), LogPage::HEALTH),
+            (
+                0x0080_0006,
+                AsyncEventKind::ReservationLogAvailable,
+                LogPage::RESERVATION_NOTIFICATION,
+            ),
         ];
         for (result, event, page) in cases {
             let seen = AsyncEvent(result);

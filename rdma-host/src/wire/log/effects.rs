@@ -14,7 +14,8 @@ pub struct EffectsLog {
     pub io: Vec<(Opcode, CommandEffects)>,
 }
 
-/// Effects of a command, one bit each (Base figure 213).
+/// Effects of a command, or of Set Features for a feature, one bit each (Base figure 213), and its
+/// scope.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CommandEffects(pub u32);
 
@@ -61,6 +62,16 @@ impl CommandEffects {
     #[must_use]
     pub fn changes_inventory(self) -> bool {
         self.0 & (1 << 3) != 0
+    }
+
+    /// Names of the scope, of which there may be several; empty if not reported.
+    #[must_use]
+    pub fn scope(self) -> Vec<&'static str> {
+        const NAMES: [&str; 6] =
+            ["namespace", "controller", "NVM set", "endurance group", "domain", "subsystem"];
+        let bits = self.0 >> 20;
+        let all = NAMES.into_iter().enumerate();
+        all.filter(|(bit, _)| bits & (1 << bit) != 0).map(|(_, name)| name).collect()
     }
 
     /// CCC: may change the capabilities of the controller.

@@ -5,9 +5,12 @@ mod async_event;
 mod changed_namespaces;
 mod discovery;
 mod effects;
+mod endurance_group;
 mod error_log;
 mod firmware;
 mod health;
+mod reservation_notification;
+mod supported;
 
 pub use ana::{AnaGroup, AnaLog, AnaState};
 pub use async_event::{AsyncEvent, AsyncEventKind, AsyncEventMask, AsyncEventType};
@@ -18,9 +21,12 @@ pub use discovery::{
     TransportSpecific, TransportType,
 };
 pub use effects::{CommandEffects, EffectsLog};
+pub use endurance_group::{EnduranceGroupLog, RotationalMediaLog};
 pub use error_log::ErrorLogEntry;
 pub use firmware::FirmwareSlotLog;
 pub use health::HealthLog;
+pub use reservation_notification::{ReservationNotification, ReservationNotificationKind};
+pub use supported::{FeatureEffectsLog, SupportedLogPages};
 
 use std::fmt;
 
@@ -31,6 +37,8 @@ use super::{NamespaceId, Opcode, Sqe, is_unprintable};
 pub struct LogPage(pub u8);
 
 impl LogPage {
+    /// Supported log pages: 1,024 bytes.
+    pub const SUPPORTED: Self = Self(0x00);
     /// Error information: 64 bytes per entry.
     pub const ERROR: Self = Self(0x01);
     /// SMART and health information: 512 bytes.
@@ -41,20 +49,33 @@ impl LogPage {
     pub const CHANGED_NAMESPACES: Self = Self(0x04);
     /// Commands supported and effects: 4,096 bytes.
     pub const EFFECTS: Self = Self(0x05);
+    /// Endurance group information: 512 bytes, of the group that LSI names.
+    pub const ENDURANCE_GROUP: Self = Self(0x09);
     /// Asymmetric namespace access: variable size.
     pub const ANA: Self = Self(0x0c);
+    /// Feature identifiers supported and effects: 1,024 bytes.
+    pub const FEATURES: Self = Self(0x12);
+    /// Rotational media information: 512 bytes, of the endurance group that LSI names.
+    pub const ROTATIONAL_MEDIA: Self = Self(0x16);
     /// Discovery: variable size.
     pub const DISCOVERY: Self = Self(0x70);
+    /// Reservation notification: 64 bytes. Reading it takes the oldest notification.
+    pub const RESERVATION_NOTIFICATION: Self = Self(0x80);
 }
 
 impl fmt::Display for LogPage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = match *self {
+            Self::SUPPORTED => "supported log pages",
             Self::ERROR => "error information",
             Self::HEALTH => "health information",
             Self::FIRMWARE_SLOTS => "firmware slots",
             Self::CHANGED_NAMESPACES => "changed namespaces",
             Self::EFFECTS => "commands supported and effects",
+            Self::ENDURANCE_GROUP => "endurance group information",
+            Self::FEATURES => "features supported and effects",
+            Self::ROTATIONAL_MEDIA => "rotational media information",
+            Self::RESERVATION_NOTIFICATION => "reservation notification",
             Self::ANA => "asymmetric namespace access",
             Self::DISCOVERY => "discovery",
             Self(number) => return write!(f, "log page {number:#04x}"),
