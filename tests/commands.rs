@@ -307,7 +307,7 @@ fn newer_log_pages_are_read_or_refused() {
     };
     let before = written(&json("log endurance --group-id 1"));
     let write = ["write", &target, "--ns", "1", "--lba", "0", "--overwrite", "--force"];
-    nvmf_ok(&write, &[0; 4096]);
+    let _ = nvmf_ok(&write, &[0; 4096]);
     assert!(written(&json("log endurance --group-id 1")) > before);
     is_refused("log rotational --endg-id 1"); // the medium does not rotate
     assert_eq!(json("log reservation")["rn_log_type"], 0);

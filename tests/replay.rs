@@ -170,6 +170,6 @@ fn events_of_several_objects_come_in_their_recorded_order() {
     assert!(has_event(1) && !has_event(1), "two events of the other endpoint come before its next");
     assert!(has_event(0));
     let [first, mut second] = endpoints;
-    drop(first); // with one event left, which nobody can take any more
+    drop(first); // with one event left, which can't be taken any more
     assert!(replay.cm_event(&mut second).expect("it succeeds").is_some());
 }

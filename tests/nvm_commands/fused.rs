@@ -36,7 +36,7 @@ fn written_if_as_expected(memory: MemoryMode) {
     let noted = Arc::clone(&arrived);
     let hook = move |seen: ReceivedCommand, _: &mut Answer| {
         if seen.is_io() {
-            noted.lock().unwrap().push(seen.sqe[0]);
+            noted.lock().expect("no test panics").push(seen.sqe[0]);
         }
     };
     with_options(
@@ -44,22 +44,22 @@ fn written_if_as_expected(memory: MemoryMode) {
         hook,
         |options| options.memory = memory,
         async |host, options| {
-            let controller = Controller::connect_over(host, options).await.unwrap();
-            let namespace = controller.namespace(NamespaceId(1)).await.unwrap();
+            let controller = Controller::connect_over(host, options).await.expect("it succeeds");
+            let namespace = controller.namespace(NamespaceId(1)).await.expect("it succeeds");
             // In-capsule data, and data that the controller reads.
             for blocks in [1, 8, 100] {
                 let [old, new] = [1, 2].map(|seed| noise(blocks * BLOCK, seed));
-                namespace.write(5, filled(&controller, &old)).await.unwrap();
-                arrived.lock().unwrap().clear();
+                namespace.write(5, filled(&controller, &old)).await.expect("it succeeds");
+                arrived.lock().expect("no test panics").clear();
                 let buffer = halves(&controller, &old, &new);
-                let buffer = namespace.compare_and_write(5, buffer).await.unwrap();
+                let buffer = namespace.compare_and_write(5, buffer).await.expect("it succeeds");
                 assert_eq!(buffer.len(), 2 * blocks * BLOCK);
-                assert_eq!(*arrived.lock().unwrap(), [0x05, 0x01]);
+                assert_eq!(*arrived.lock().expect("no test panics"), [0x05, 0x01]);
                 let last = 4 + blocks as u64;
                 assert!(read(&controller, &namespace, last).await == new[(blocks - 1) * BLOCK..]);
                 // The blocks have changed, and stay as they are.
                 let buffer = halves(&controller, &old, &vec![0; blocks * BLOCK]);
-                let failed = namespace.compare_and_write(5, buffer).await.unwrap_err();
+                let failed = namespace.compare_and_write(5, buffer).await.expect_err("it fails");
                 assert_eq!(status(&failed.error), Status::COMPARE_FAILURE);
                 assert_eq!(failed.execution, ExecutionStatus::Answered);
                 assert!(failed.buffer.is_some_and(|buffer| buffer.len() == 2 * blocks * BLOCK));

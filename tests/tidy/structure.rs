@@ -18,13 +18,13 @@ struct Limits {
 
 const PACKAGES: [Limits; 11] = [
     Limits { root: "auth/src/lib.rs", lines: 1_700 },
-    Limits { root: "rdma-host/src/lib.rs", lines: 17_510 },
-    Limits { root: "rdma-host/cli/src/lib.rs", lines: 14_860 },
+    Limits { root: "rdma-host/src/lib.rs", lines: 18_054 },
+    Limits { root: "rdma-host/cli/src/lib.rs", lines: 14_983 },
     Limits { root: "rdma-host/options/src/lib.rs", lines: 2_960 },
     Limits { root: "rdma-host/capi/src/lib.rs", lines: 1_800 },
     Limits { root: "rdma-host/ublk/src/lib.rs", lines: 945 },
     Limits { root: "soft-roce/src/lib.rs", lines: 8_000 },
-    Limits { root: "soft-roce/fabric/src/lib.rs", lines: 3_950 },
+    Limits { root: "soft-roce/fabric/src/lib.rs", lines: 3_983 },
     Limits { root: "verbs/src/lib.rs", lines: 6_300 },
     Limits { root: "verbs/capture/src/lib.rs", lines: 835 },
     Limits { root: "verbs/rdma-core-sys/src/lib.rs", lines: 1_050 },

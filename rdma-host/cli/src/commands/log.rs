@@ -125,7 +125,7 @@ impl Arguments {
     fn check_group(&self, page: LogPage) -> Result<(), Failure> {
         match self.group_id {
             None | Some(0) if page.has_group() => Err(Failure::usage(
-                "of which endurance group? give --group-id, from 1; `nvmf id-ns` shows it as endgid",
+                "of which endurance group? give --group-id, from 1; `nvmf id-ns` shows endgid",
             )),
             Some(_) if !page.has_group() => {
                 Err(Failure::usage("--group-id is of the log pages endurance and rotational"))

@@ -95,10 +95,10 @@ impl Command {
         Self { sqe, data: Data::ToController(buffer), user: 0 }
     }
 
-    /// Creates a fused Compare and Write of `blocks` blocks from `lba` on: two commands that a queue
-    /// gets one right after the other. The first half of `buffer` is compared with the blocks, and
-    /// if they are equal the second half is written to them. The completion is one, with the
-    /// response to the Compare if that failed, otherwise that to the Write.
+    /// Creates a fused Compare and Write of `blocks` blocks from `lba` on: two commands that a
+    /// queue gets one right after the other. The first half of `buffer` is compared with the
+    /// blocks, and if they are equal the second half is written to them. The completion is one,
+    /// with the response to the Compare if that failed, otherwise that to the Write.
     ///
     /// # Panics
     ///

@@ -36,7 +36,7 @@ use crate::{
             live_summary::LiveSummary,
             namespace_registry::NamespaceRegistry,
             pending_command::PendingCommands,
-            queue::{Completed, FailedCommand, Queue, UnseenKind},
+            queue::{Completed, FailedCommand, Queue},
             statistics::{PollerMeter, Statistics},
             ticks::Ticks,
         },
@@ -465,15 +465,6 @@ impl<P: Provider> Poller<P> {
             return Some(index);
         }
         self.pick_another()
-    }
-
-    /// Stores the completion of a command that the owner does not see.
-    #[cold]
-    fn complete_unseen(&mut self, kind: UnseenKind, completion: CommandCompletion) {
-        match kind {
-            UnseenKind::Fused => self.complete_fused(completion),
-            UnseenKind::Internal => self.complete_internal(completion),
-        }
     }
 
     /// Index of the queue after this one. The fast path has no other way to the first one again.

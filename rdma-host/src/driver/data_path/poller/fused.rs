@@ -142,6 +142,15 @@ impl<P: Provider> Poller<P> {
         Ok(())
     }
 
+    /// Stores the completion of a command that the owner does not see.
+    #[cold]
+    pub(super) fn complete_unseen(&mut self, kind: UnseenKind, completion: CommandCompletion) {
+        match kind {
+            UnseenKind::Fused => self.complete_fused(completion),
+            UnseenKind::Internal => self.complete_internal(completion),
+        }
+    }
+
     /// Stores the completion of one command of a pair, and with the other's that of the pair.
     pub(super) fn complete_fused(&mut self, completion: CommandCompletion) {
         if let Some(completion) = self.fused.complete(completion) {
