@@ -2,7 +2,9 @@
 
 use std::{collections::HashSet, os::unix::fs::OpenOptionsExt};
 
-use rdma_host::{Command, DiscoveryEvent, DiscoveryWatch, LifecycleState, StateChanges};
+use rdma_host::{
+    Command, DiscoveryEvent, DiscoveryWatch, Error, ExecutionStatus, LifecycleState, StateChanges,
+};
 
 use super::*;
 
@@ -132,6 +134,33 @@ fn connections_that_end_at_once_leave_nothing() {
             // Dropped when the time is over.
             let _ = tokio::time::timeout(time, Controller::connect(&options())).await;
         }
+    });
+    wait_for_none();
+}
+
+/// blktests nvme/069: what is held of a controller that has ended gives errors, and buffers come
+/// back.
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn handles_outlive_their_controller() {
+    in_runtime(async {
+        let controller = connected().await;
+        let namespace = controller.namespace(FIRST).await.unwrap();
+        let mut events = controller.events();
+        let buffer = controller.allocate(4096).unwrap();
+        let (other, mut pollers) =
+            Controller::connect(&options()).polled(1).await.expect("the target is there");
+        controller.shutdown().await;
+        other.shutdown().await;
+        let failed = namespace.read(0, buffer).await.unwrap_err();
+        assert!(matches!(failed.error, Error::Closed), "{failed}");
+        assert_eq!(failed.execution, ExecutionStatus::NotSent);
+        assert_eq!(failed.buffer.expect("it comes back").len(), 4096);
+        assert!(matches!(namespace.flush().await, Err(Error::Closed)));
+        assert!(events.next().await.is_none());
+        let refused = pollers[0].submit(Command::flush(FIRST)).map_err(|refused| refused.error);
+        let polled = pollers[0].poll().map(drop);
+        assert!(refused.is_err() || polled.is_err(), "{refused:?} {polled:?}");
     });
     wait_for_none();
 }

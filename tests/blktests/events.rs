@@ -1,5 +1,10 @@
 //! Asynchronous events that the target sends while a host is connected.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
 use rdma_host::{
     ControllerEvent, ControllerEvents, Error, EventDetail, LifecycleState, NamespaceChange,
     config::EVENT_INTERVAL_MIN,
@@ -122,6 +127,54 @@ fn a_storm_of_events_is_survived() {
         controller.shutdown().await;
         let left = changes.next().await.expect("it ends");
         assert_eq!(left.state, LifecycleState::Deleting, "the connection was never lost: {left}");
+    });
+}
+
+/// SPDK's `ns_hotplug_stress`: while a namespace comes and goes below several hosts, those that stay
+/// keep their size, every read of them succeeds, and no connection is lost.
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn namespaces_that_stay_are_not_disturbed() {
+    const HOSTS: usize = 4;
+    in_runtime(async {
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut hosts = Vec::new();
+        for _ in 0..HOSTS {
+            let controller = connected().await;
+            let namespace = async |id| controller.namespace(id).await.expect("it stays");
+            let namespaces = [namespace(FIRST).await, namespace(SECOND).await];
+            let (changes, events) = (controller.changes(), controller.events());
+            let stop = Arc::clone(&stop);
+            let reads = tokio::spawn(async move {
+                let infos = namespaces.each_ref().map(Namespace::info);
+                let mut reads = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    for (namespace, info) in namespaces.iter().zip(infos) {
+                        let _ = read(&controller, namespace, 0, 4096).await;
+                        assert_eq!(namespace.info(), info);
+                        reads += 1;
+                    }
+                }
+                controller.shutdown().await;
+                reads
+            });
+            hosts.push((reads, changes, events));
+        }
+        let storm = |first: &'static str, second: &'static str| async move {
+            for _ in 0..15 {
+                set(3, "enable", first).await;
+                set(3, "enable", second).await;
+            }
+        };
+        tokio::join!(storm("0", "1"), storm("1", "0"));
+        set(3, "enable", "1").await;
+        stop.store(true, Ordering::Relaxed);
+        for (reads, mut changes, mut events) in hosts {
+            assert!(reads.await.expect("it does not panic") > 0);
+            let end = changes.next().await.expect("it ends");
+            assert_eq!(end.state, LifecycleState::Deleting, "no connection was lost: {end}");
+            assert!(events.next().await.is_some(), "it was told of the third namespace");
+        }
     });
 }
 
