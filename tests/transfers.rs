@@ -4,7 +4,9 @@
 // bed: --target tests/targets/deep.toml --deny non-flush.error
 
 use std::{
+    fs::File,
     future::Future,
+    os::unix::fs::FileExt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -413,4 +415,62 @@ fn several_buffers_and_megabytes_on_rxe() {
     assert!(bytes(&whole) == data);
     println!("{} bytes in {} buffers and in one", data.len(), sizes.len());
     runtime.block_on(controller.shutdown());
+}
+
+/// A file that another process could have: written by its descriptor, sent from where it lies, and
+/// read into.
+async fn through_a_file<P: Provider>(controller: &Controller<P>, namespace: &Namespace) {
+    const PAGE: usize = 4096;
+    let name = "registered";
+    let file: File = rustix::fs::memfd_create(name, rustix::fs::MemfdFlags::CLOEXEC)
+        .expect("a file in memory")
+        .into();
+    file.set_len(3 * PAGE as u64).expect("it grows");
+    let data = noise(2 * PAGE, 8);
+    file.write_all_at(&data, PAGE as u64).expect("it is written");
+    let memory = controller.register_file(&file, PAGE as u64..3 * PAGE as u64).expect("it is");
+    assert_eq!(memory.len(), 2 * PAGE);
+    // In two parts, the second first, and back the other way round.
+    for (from, to) in [(0, PAGE), (PAGE, 0)] {
+        let lba = (to / 512) as u64;
+        let part = memory.part(from, PAGE).expect("it is within");
+        namespace.write(lba, part).await.expect("it is written");
+    }
+    let whole = memory.part(0, 2 * PAGE).expect("it is within");
+    drop(namespace.read(0, whole).await.expect("it is read"));
+    let mut read = vec![0; 2 * PAGE];
+    file.read_exact_at(&mut read, PAGE as u64).expect("it is there");
+    assert!(read[..PAGE] == data[PAGE..] && read[PAGE..] == data[..PAGE]);
+    memory.release().expect("nothing uses it");
+    let refused = |range: std::ops::Range<u64>| {
+        let error = controller.register_file(&file, range).expect_err("it is no range of it");
+        error.to_string()
+    };
+    assert!(refused(0..0).contains("no length"));
+    assert!(refused(512..1024).contains("from a page on"));
+    assert!(refused(0..3 * PAGE as u64 + 1).contains("not within the file"));
+    let unwritable = File::open("/proc/self/exe").expect("it is there");
+    let error = controller.register_file(&unwritable, 0..512).expect_err("it is not writable");
+    assert!(error.to_string().contains("open for reading and writing"), "{error}");
+}
+
+#[test]
+fn a_file_is_transferred_from_where_it_lies() {
+    run(async {
+        let bed = Bed::new();
+        let (controller, namespace) = bed.connect(&options()).await;
+        through_a_file(&controller, &namespace).await;
+        controller.shutdown().await;
+    });
+}
+
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn a_file_is_transferred_over_rxe() {
+    run(async {
+        let controller = Controller::connect(&tests::options()).await.expect("it is there");
+        let namespace = controller.namespace(NamespaceId(1)).await.expect("it is there");
+        through_a_file(&controller, &namespace).await;
+        controller.shutdown().await;
+    });
 }

@@ -130,8 +130,8 @@ fn a_storm_of_events_is_survived() {
     });
 }
 
-/// SPDK's `ns_hotplug_stress`: while a namespace comes and goes below several hosts, those that stay
-/// keep their size, every read of them succeeds, and no connection is lost.
+/// SPDK's `ns_hotplug_stress`: while a namespace comes and goes below several hosts, those that
+/// stay keep their size, every read of them succeeds, and no connection is lost.
 #[test]
 #[ignore = "needs the test bed: run by ./tests/run"]
 fn namespaces_that_stay_are_not_disturbed() {

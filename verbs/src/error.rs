@@ -170,6 +170,10 @@ pub enum Error {
     #[error("cannot read the next connection event")]
     ReadEvent(#[source] io::Error),
 
+    /// A file cannot be mapped into memory.
+    #[error("cannot map the file; is it open for reading and writing?")]
+    MapFile(#[source] io::Error),
+
     /// Registering memory failed, for a reason other than the limit on locked memory.
     #[error("cannot register {length} bytes of memory; compare with the device's limits")]
     Register {

@@ -142,6 +142,43 @@ impl<P: Provider> ProtectionDomain<P> {
         Ok(SharedMemory::new(self.region(Arc::new(memory))?))
     }
 
+    /// Maps a range of a file and registers it: a memfd, or a file of tmpfs or of huge pages, which
+    /// other code or another process maps, or reads and writes by its descriptor. It is unmapped
+    /// when neither a handle nor a part of it is left.
+    ///
+    /// Of a file system with a page cache, the kernel refuses to lock pages that a device writes.
+    ///
+    /// # Errors
+    ///
+    /// * [`Error::Misuse`]: the range has no bytes, is not within the file, or does not begin at a
+    ///   page.
+    /// * [`Error::MapFile`]: EACCES: the file is not open for reading and writing; ENODEV: files of
+    ///   its kind are not mapped.
+    /// * [`Error::Register`]: EFAULT: the pages cannot be locked; otherwise as
+    ///   [`allocate`](Self::allocate).
+    pub fn register_file(
+        &self,
+        file: impl AsFd,
+        range: Range<u64>,
+        access: Access,
+    ) -> Result<SharedMemory, Error> {
+        let file = file.as_fd();
+        let length = range.end.checked_sub(range.start).filter(|&bytes| bytes > 0);
+        let Some(length) = length.and_then(|bytes| usize::try_from(bytes).ok()) else {
+            return Err(Error::Misuse("memory of no length cannot be registered"));
+        };
+        if !range.start.is_multiple_of(page_size() as u64) {
+            return Err(Error::Misuse("a file is registered from a page on"));
+        }
+        let size = rustix::fs::fstat(file).map_err(|error| Error::MapFile(error.into()))?.st_size;
+        if u64::try_from(size).is_ok_and(|size| size < range.end) {
+            return Err(Error::Misuse("the range is not within the file"));
+        }
+        let memory = Mapping::shared_file(file, range.start, length, (self.agent(), access));
+        let memory = memory.map_err(Error::MapFile)?;
+        Ok(SharedMemory::new(self.region(Arc::new(memory))?))
+    }
+
     /// Registers a range of a dma-buf, memory that another device exports. It can be sent,
     /// received into, read and written by RDMA, but not copied by the processor:
     /// [`Buffer::is_local`].

@@ -1,17 +1,18 @@
-//! Memory mapped by itself: huge pages, and pages of one NUMA node.
+//! Memory mapped by itself: huge pages, pages of one NUMA node, and pages of a file.
 //!
 //! # Safety
 //!
 //! This file exists because the kernel gives such memory by `mmap` only. It promises that a
-//! [`Pages`] is the one owner of its mapping, which is readable, writable and zeroed, and is
-//! unmapped exactly once, when it is dropped; a [`Mapping`](crate::memory::Mapping) holds it as
-//! long as anything uses the memory.
+//! [`Pages`] is the one owner of its mapping, which is readable and writable, and is unmapped
+//! exactly once, when it is dropped; a [`Mapping`](crate::memory::Mapping) holds it as long as
+//! anything uses the memory. Anonymous pages are zeroed, and nothing else has them; those of a file
+//! are shared with all that map it, so that they back shared memory alone.
 
 #![allow(unsafe_code)]
 
-use std::{io, ptr::NonNull};
+use std::{io, os::fd::BorrowedFd, ptr::NonNull};
 
-use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 
 use super::page_size;
 
@@ -77,6 +78,30 @@ impl Pages {
         Ok(Self { start, length })
     }
 
+    /// Pages of a file from `offset` on, shared with it.
+    ///
+    /// # Errors
+    ///
+    /// EACCES: the file is not open for reading and writing; EINVAL: the offset is no multiple of
+    /// the page size, or `length` is 0; ENODEV: files of this kind are not mapped.
+    pub(crate) fn map_file(file: BorrowedFd<'_>, offset: u64, length: usize) -> io::Result<Self> {
+        let length =
+            length.checked_next_multiple_of(page_size()).ok_or(io::ErrorKind::InvalidInput)?;
+        // SAFETY: a new mapping at an address of the kernel's choice replaces none.
+        let start = unsafe {
+            mmap(
+                std::ptr::null_mut(),
+                length,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::SHARED,
+                file,
+                offset,
+            )
+        }?;
+        let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Self { start, length })
+    }
+
     /// Asks for pages of a NUMA node, as long as it has some. Before the memory is first used.
     ///
     /// # Errors
@@ -130,7 +155,7 @@ impl Pages {
 
 impl Drop for Pages {
     fn drop(&mut self) {
-        // SAFETY: the sole owner of the mapping, which `map` made with this length. Failing leaks.
+        // SAFETY: the sole owner of the mapping, which was made with this length. Failing leaks.
         let _ = unsafe { munmap(self.start.as_ptr().cast(), self.length) };
     }
 }

@@ -9,7 +9,7 @@
 
 #![allow(unsafe_code)]
 
-use std::{fmt, ptr::NonNull, sync::Arc};
+use std::{fmt, io, os::fd::BorrowedFd, ptr::NonNull, sync::Arc};
 
 use super::{Access, Agent, Backing, Buffer, Mapping, PageSize, Pages, Region, is_within};
 
@@ -114,6 +114,21 @@ impl Mapping {
             let _ = pages.prefer(node);
         }
         Some(Self::of_pages(pages, length, agent, access).into_shared())
+    }
+
+    /// Pages of a file from `offset` on.
+    ///
+    /// # Errors
+    ///
+    /// As [`Pages::map_file`].
+    pub(crate) fn shared_file(
+        file: BorrowedFd<'_>,
+        offset: u64,
+        length: usize,
+        (agent, access): (Agent, Access),
+    ) -> io::Result<Self> {
+        let pages = Pages::map_file(file, offset, length)?;
+        Ok(Self::of_pages(pages, length, agent, access).into_shared())
     }
 
     /// Memory of an owner; `None` if it has no bytes.

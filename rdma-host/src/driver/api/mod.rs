@@ -2,6 +2,7 @@
 
 pub(crate) mod connecting;
 pub(crate) mod controller;
+mod controller_memory;
 pub(crate) mod discovery;
 pub(crate) mod io_task;
 pub(crate) mod namespace;
