@@ -10,7 +10,7 @@ use std::{alloc::System, hint::black_box, mem::MaybeUninit, sync::Arc};
 use benches::fabric_bed::{Device, FabricBed, TwoPathsBed};
 use rdma_host::{
     Buffer, Command, MemoryMode, Namespace, Poller, SubsystemPoller,
-    wire::{NamespaceId, NamespaceInfo},
+    wire::{MetadataFormat, NamespaceId, NamespaceInfo},
 };
 use scripted_target::{BLOCKS, Size, Target};
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
@@ -294,6 +294,7 @@ fn namespace(blocks: u64) -> NamespaceInfo {
         id: NamespaceId(1),
         blocks,
         block_size: u32::try_from(BLOCK).expect("a few"),
+        metadata: MetadataFormat::default(),
         nguid: None,
         eui64: None,
         uuid: None,

@@ -1,19 +1,23 @@
 //! Errors, grouped by whose fault they are.
 
 mod path_error;
+mod protection_mismatch;
 mod rejected;
+mod target_misbehaved;
 
 use std::{sync::Arc, time::Duration};
 
 use auth::{FailureClass, message::MessageId};
 
 use crate::wire::{
-    CommandId, ControllerId, ControllerType, IdentifyError, LogError, NamespaceId, Opcode,
-    OptionalCommand, PrivateDataError, QueueId, RemoteKey, Status,
+    ControllerId, ControllerType, IdentifyError, LogError, NamespaceId, NamespaceInfo, Opcode,
+    OptionalCommand, PrivateDataError, QueueId,
 };
 
 pub use path_error::{PathDifference, PathError};
+pub use protection_mismatch::{ProtectionField, ProtectionMismatch};
 pub use rejected::Rejected;
+pub use target_misbehaved::TargetMisbehaved;
 
 /// Error of this library, grouped by whose fault it is. Cheap to clone: one failure may end many
 /// requests.
@@ -69,6 +73,9 @@ pub enum Error {
     /// The paths of a subsystem do not belong together, or none of them can be used.
     #[error("{0}")]
     Path(Arc<PathError>),
+    /// A block differs from its protection information.
+    #[error("{0}")]
+    Protection(#[from] ProtectionMismatch),
     /// Authentication with new secrets failed; the previous ones stay in use.
     #[error("{0}; the secrets in use stay as they were")]
     ReauthenticationFailed(Box<Error>),
@@ -302,6 +309,25 @@ pub enum Misuse {
         /// The limit.
         max: u64,
     },
+    /// The operation does not transfer metadata, which the namespace has.
+    #[error(
+        "namespace {namespace} has {bytes} bytes of metadata a block, which this does not \
+         transfer; `nvmf read`, `write` and `compare` do, by --metadata"
+    )]
+    Metadata {
+        /// Namespace.
+        namespace: NamespaceId,
+        /// Bytes of metadata for each block.
+        bytes: u16,
+    },
+    /// Tags or an action of protection information that the namespace does not have.
+    #[error("namespace {namespace}: {reason}")]
+    Protection {
+        /// Namespace.
+        namespace: NamespaceId,
+        /// Reason.
+        reason: &'static str,
+    },
     /// The discovery subsystem has no namespaces.
     #[error(
         "this is the discovery subsystem, which has no namespaces; `nvmf discover` lists \
@@ -380,6 +406,7 @@ pub enum Misuse {
     },
 }
 
+<<<<<<< HEAD
 /// Protocol violation of the target, after which its queue cannot be trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -472,6 +499,20 @@ pub enum TargetMisbehaved {
         /// Queue.
         queue: QueueId,
     },
+=======
+impl Misuse {
+    /// Checks that a namespace has no metadata, for an operation that transfers none.
+    ///
+    /// # Errors
+    ///
+    /// [`Misuse::Metadata`] if it has.
+    pub fn check_no_metadata(info: &NamespaceInfo) -> Result<(), Self> {
+        match info.metadata.bytes {
+            0 => Ok(()),
+            bytes => Err(Self::Metadata { namespace: info.id, bytes }),
+        }
+    }
+>>>>>>> 466134d (host: namespaces with metadata and protection information)
 }
 
 /// The RDMA connection or device failed.

@@ -83,6 +83,46 @@
 //! Queues connect concurrently ([`config::CONCURRENT_CONNECTS_MAX`]) and yield to the runtime's
 //! other tasks after each blocking call; pollers on threads of their own are not affected.
 //!
+//! # Metadata and protection information
+//!
+//! A namespace may be formatted with [metadata](wire::MetadataFormat): bytes beside the data of
+//! each block, and protection information within them, a guard (CRC of 16, 32 or 64 bits) and tags.
+//! Over Fabrics the metadata of a block follows its data in the same transfer: an extended block.
+//!
+//! * Metadata that is nothing but protection information: [`Namespace::read`] and the other
+//!   operations take plain buffers. The controller makes the protection information of what is
+//!   written, and checks and strips it on reads (PRACT). What happens to data between this host and
+//!   the controller, it can't see.
+//! * [`Namespace::write_extended`] computes guards and tags in this process, and
+//!   [`Namespace::read_extended`] checks them: from end to end, with an error that names the block,
+//!   the value found and the value expected ([`Error::Protection`]). [`ProtectionOptions`] have the
+//!   tags, and leave the work to the controller or to the caller.
+//! * Other metadata: extended buffers as well, or [`Namespace::write_separate`] and
+//!   [`Namespace::read_separate`], which copy data and metadata through a bounce buffer.
+//!
+//! ```no_run
+//! use rdma_host::{Controller, Namespace, ProtectionOptions};
+//!
+//! # async fn protected(controller: &Controller, namespace: &Namespace)
+//! # -> Result<(), Box<dyn std::error::Error>> {
+//! let blocks = 8;
+//! let bytes = blocks * namespace.info().extended_block_size() as usize;
+//! let mut buffer = controller.allocate(bytes)?;
+//! buffer.copy_in(0, b"the data of the first block");
+//! let options = ProtectionOptions { application_tag: 7, ..ProtectionOptions::default() };
+//! let buffer = namespace.write_extended(0, buffer, &options).await?;
+//! let buffer = namespace.read_extended(0, buffer, &options).await?;
+//! # drop(buffer);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The processor computes the guards, by its vector instructions, over a copy of each block;
+//! nothing of it is offloaded to the RDMA device. With a [`Poller`], whose commands are the
+//! caller's, [`Sqe::with_protection`](wire::Sqe::with_protection) sets the fields. Copy is refused
+//! where there is protection information, Compare takes extended blocks alone, and a
+//! [`SubsystemNamespace`] transfers no metadata: it reads and writes what the controller protects.
+//!
 //! # When the connection is lost
 //!
 //! Commands wait while the controller reconnects: those that were in flight are resent once it is
@@ -184,7 +224,7 @@
 //!
 //! * One command transfers up to the controller's limit (MDTS), 1 MiB if it reports none, and less
 //!   than 16 MiB in any case; [`Namespace`] splits larger operations.
-//! * Blocks of 512 bytes to 1 MiB, without metadata.
+//! * Blocks of 512 bytes to 1 MiB, and metadata that follows the data of its block.
 //! * I/O queues of 2 to 1,024 entries; the admin queue has 32.
 #![forbid(unsafe_code)]
 
@@ -211,9 +251,10 @@ pub use driver::{
     ControllerEvents, Data, DeviceCounters, Discovered, Discovery, DiscoveryController,
     DiscoveryEvent, DiscoveryWatch, EventDetail, ExecutionStatus, FenceChange, FenceChangeKind,
     FenceChanges, MemoryReport, Namespace, NamespaceChange, NamespacePath, NamespaceWalk,
-    OperationStatistics, PathStatus, Poller, RangeCommands, StateChange, StateChanges, Statistics,
-    SubmitError, Subscription, Subsystem, SubsystemChanges, SubsystemNamespace, SubsystemOptions,
-    SubsystemPoller, SubsystemStatus, TransferError, VectoredTransferError, Waiter, WindowCounters,
+    OperationStatistics, PathStatus, Poller, ProtectionAction, ProtectionOptions, RangeCommands,
+    StateChange, StateChanges, Statistics, SubmitError, Subscription, Subsystem, SubsystemChanges,
+    SubsystemNamespace, SubsystemOptions, SubsystemPoller, SubsystemStatus, TransferError,
+    VectoredTransferError, Waiter, WindowCounters,
 };
 pub use error::{Error, ErrorClass};
 pub use proto::{

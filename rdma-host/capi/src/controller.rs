@@ -13,7 +13,7 @@ use std::{
 use parking_lot::Mutex;
 use rdma_host::{
     Controller as HostController, LifecycleState, MemoryMode, MemoryOwner, StateChange,
-    wire::NamespaceId,
+    error::Misuse, wire::NamespaceId,
 };
 use rustix::event::{EventfdFlags, eventfd};
 use tokio::runtime::Runtime;
@@ -218,6 +218,7 @@ impl Controller {
 
     pub(crate) fn namespace(&self, nsid: u32) -> Result<nvmf_namespace, CallError> {
         let info = self.runtime.block_on(self.host.identify_namespace(NamespaceId(nsid)))?;
+        Misuse::check_no_metadata(&info).map_err(rdma_host::Error::from)?;
         let mut block_sizes = self.block_sizes.lock();
         block_sizes.retain(|(known, _)| *known != nsid);
         block_sizes.push((nsid, info.block_size));

@@ -14,7 +14,7 @@ use clap::Args;
 use quanta::Instant;
 use rdma_host::{
     Buffer, Command, CommandCompletion, ConnectOptions, Controller, Poller, Provider, Subsystem,
-    SubsystemOptions, SubsystemPoller, WaitMode, Waiter, wire::NamespaceInfo,
+    SubsystemOptions, SubsystemPoller, WaitMode, Waiter, error::Misuse, wire::NamespaceInfo,
 };
 use tokio::runtime::Handle;
 
@@ -195,6 +195,7 @@ impl<P: Provider> Load<P> {
                 None => controller.identify_namespace(id).await?,
             })
         })?;
+        Misuse::check_no_metadata(&namespace).map_err(rdma_host::Error::from)?;
         let changes = match &paths {
             Some(paths) => connect::controllers(paths).map(|path| path.changes()).collect(),
             None => vec![controller.changes()],

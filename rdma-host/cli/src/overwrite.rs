@@ -250,6 +250,8 @@ impl Workload for SampleReader {
 
 #[cfg(test)]
 mod tests {
+    use rdma_host::wire::MetadataFormat;
+
     use super::*;
 
     fn info(id: u32) -> NamespaceInfo {
@@ -257,6 +259,7 @@ mod tests {
             id: NamespaceId(id),
             blocks: 2048,
             block_size: 512,
+            metadata: MetadataFormat::default(),
             nguid: None,
             eui64: None,
             uuid: None,

@@ -10,7 +10,7 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use futures_util::future::try_join_all;
-use rdma_host::{Error, Subsystem, SubsystemNamespace};
+use rdma_host::{Error, Subsystem, SubsystemNamespace, error::Misuse};
 use verbs::Provider;
 
 use crate::{
@@ -103,7 +103,12 @@ impl ByteNamespace {
         namespace: SubsystemNamespace,
         options: ByteOptions,
     ) -> Result<Self, Error> {
-        let block_size = namespace.info().block_size as usize;
+        let info = namespace.info();
+        // Protection information alone is the controller's, and no matter of bytes.
+        if !info.metadata.is_protection_only() {
+            Misuse::check_no_metadata(&info)?;
+        }
+        let block_size = info.block_size as usize;
         let bytes = options.buffer_bytes.max(1).next_multiple_of(block_size);
         let buffers = subsystem.allocate_many(options.buffers.max(1), bytes)?;
         let buffers = BounceBuffers::new(buffers);

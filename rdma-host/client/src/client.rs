@@ -50,7 +50,8 @@ impl<P: Provider> Client<P> {
     ///
     /// # Errors
     ///
-    /// As [`Subsystem::namespace`].
+    /// As [`Subsystem::namespace`], and if it has metadata other than protection information, which
+    /// has no place among bytes.
     pub async fn namespace(&self, id: u32) -> Result<ByteNamespace, Error> {
         self.namespace_with(id, ByteOptions::default()).await
     }
@@ -59,7 +60,7 @@ impl<P: Provider> Client<P> {
     ///
     /// # Errors
     ///
-    /// As [`Subsystem::namespace`], and when memory for the buffers can't be registered.
+    /// As [`namespace`](Self::namespace), and when memory for the buffers can't be registered.
     pub async fn namespace_with(
         &self,
         id: u32,

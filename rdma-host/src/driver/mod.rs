@@ -70,6 +70,7 @@ pub use api::{
     connecting::Connecting,
     controller::Controller,
     discovery::{Discovered, Discovery, DiscoveryController, DiscoveryEvent, DiscoveryWatch},
+    metadata::{ProtectionAction, ProtectionOptions},
     namespace::{Namespace, TransferError},
     namespace_walk::NamespaceWalk,
     ranges::RangeCommands,

@@ -8,7 +8,7 @@ use crate::wire::{CmReject, QueueId, Status, connect_invalid_parameter, is_inval
 #[non_exhaustive]
 pub enum Rejected {
     /// A command completed with an error status.
-    #[error("{command} failed: {status}")]
+    #[error("{command} failed: {}", status.command_text())]
     Command {
         /// Name of the command.
         command: &'static str,

@@ -98,7 +98,7 @@ impl From<&Error> for FailureKind {
             // The failure of a command, not of a connection.
             Error::Fenced(_) => Self::Timeout,
             Error::Malformed(_) | Error::TargetMisbehaved(_) => Self::TargetMisbehaved,
-            Error::Misuse(_) | Error::Path(_) => Self::Misuse,
+            Error::Misuse(_) | Error::Path(_) | Error::Protection(_) => Self::Misuse,
             Error::Rejected(rejected) if rejected.is_lost_controller() => Self::Disconnected,
             Error::Rejected(
                 Rejected::Command { status, .. } | Rejected::Connect { status, .. },

@@ -21,6 +21,8 @@ pub struct IdentifyNamespace {
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Namespace,
+    /// Extended format of protection information, by the index of the LBA format.
+    ExtendedFormat(NamespaceInfo, usize),
     Descriptors(NamespaceInfo),
     Done(NamespaceInfo),
 }
@@ -38,6 +40,7 @@ pub enum IdentifyNamespaceAction {
 const DESCRIPTORS_SINCE: Version = Version(0x0001_0300);
 
 const IDENTIFY_NAMESPACE: &str = "Identify Namespace";
+const IDENTIFY_FORMATS: &str = "Identify Namespace (NVM command set)";
 const IDENTIFY_DESCRIPTORS: &str = "Identify (namespace names)";
 
 impl IdentifyNamespace {
@@ -53,6 +56,7 @@ impl IdentifyNamespace {
         let (sqe, name) = match self.step {
             Step::Done(info) => return IdentifyNamespaceAction::Done(info),
             Step::Namespace => (Identify::namespace(self.id), IDENTIFY_NAMESPACE),
+            Step::ExtendedFormat(..) => (Identify::nvm_namespace(self.id), IDENTIFY_FORMATS),
             Step::Descriptors(_) => {
                 (Identify::namespace_id_descriptors(self.id), IDENTIFY_DESCRIPTORS)
             }
@@ -61,8 +65,8 @@ impl IdentifyNamespace {
         IdentifyNamespaceAction::Execute(Execute { queue: QueueId::ADMIN, sqe, transfer, name })
     }
 
-    /// Passes the response and data of the command. A permanent error of the descriptor list means
-    /// that the controller has none.
+    /// Passes the response and data of the command. A permanent error of the descriptor list, or of
+    /// the extended formats, means that the controller has none.
     ///
     /// # Errors
     ///
@@ -77,7 +81,17 @@ impl IdentifyNamespace {
         self.step = match self.step {
             Step::Namespace if status.is_success() => {
                 let info = NamespaceInfo::parse(self.id, data)?;
-                if self.has_descriptors { Step::Descriptors(info) } else { Step::Done(info) }
+                match info.metadata.protection {
+                    Some(_) => Step::ExtendedFormat(info, NamespaceInfo::format_index(data)),
+                    None => self.after_formats(info),
+                }
+            }
+            Step::ExtendedFormat(info, index) if status.is_success() => {
+                self.after_formats(info.with_extended_format(index, data)?)
+            }
+            Step::ExtendedFormat(info, _) if is_final(status) => self.after_formats(info),
+            Step::ExtendedFormat(..) => {
+                return Err(Rejected::Command { command: IDENTIFY_FORMATS, status }.into());
             }
             Step::Namespace => {
                 return Err(Rejected::Command { command: IDENTIFY_NAMESPACE, status }.into());
@@ -93,6 +107,10 @@ impl IdentifyNamespace {
         };
         Ok(())
     }
+
+    fn after_formats(&self, info: NamespaceInfo) -> Step {
+        if self.has_descriptors { Step::Descriptors(info) } else { Step::Done(info) }
+    }
 }
 
 /// Returns true if the same command would fail again.
@@ -104,7 +122,7 @@ fn is_final(status: Status) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::CommandId;
+    use crate::wire::{CommandId, GuardType};
     use uuid::Uuid;
 
     const ID: NamespaceId = NamespaceId(3);
@@ -165,6 +183,30 @@ mod tests {
             error.to_string().starts_with(IDENTIFY_DESCRIPTORS),
             "a passing failure is no answer: {error}"
         );
+    }
+
+    #[test]
+    fn extended_formats_are_read_where_there_is_protection_information() {
+        let mut protected = structure();
+        (protected[26], protected[29], protected[128]) = (0x10, 1, 16);
+        let mut formats = vec![0; Identify::SIZE];
+        formats[13] = 1;
+        for (status, guard) in [
+            (Status::SUCCESS, GuardType::Crc64),
+            (Status::INVALID_FIELD.with_do_not_retry(), GuardType::Crc16),
+        ] {
+            let mut identify = IdentifyNamespace::new(ID, Version(0x0001_0200));
+            identify.handle(answer(Status::SUCCESS), &protected).unwrap();
+            let IdentifyNamespaceAction::Execute(command) = identify.action() else {
+                panic!("it asks for the formats")
+            };
+            assert_eq!(command.name, IDENTIFY_FORMATS);
+            let error = identify.handle(answer(Status(0x006)), &[]).unwrap_err();
+            assert!(error.to_string().starts_with(IDENTIFY_FORMATS), "{error}");
+            identify.handle(answer(status), &formats).unwrap();
+            let protection = result(&identify).metadata.protection.unwrap();
+            assert_eq!(protection.guard, guard);
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod identify_namespace;
 mod keep_alive;
 mod lifecycle;
 mod paths;
+mod protection;
 mod reconnect;
 mod referrals;
 mod shutdown;
@@ -36,6 +37,7 @@ pub use lifecycle::{Lifecycle, LifecycleEvent, LifecycleState, LifecycleTask};
 pub use paths::{
     PathChoice, PathDecision, PathFailure, PathId, PathPolicy, PathSelector, PathState, Paths,
 };
+pub use protection::ProtectedBlocks;
 pub use reconnect::{ConnectionFailure, Verdict};
 pub use referrals::{DiscoveryTarget, ReferralWalk, SkipReason, SkippedReferral};
 pub use shutdown::{Shutdown, ShutdownAction};

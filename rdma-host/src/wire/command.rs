@@ -2,6 +2,7 @@
 
 mod nvm;
 mod passthrough;
+mod protection;
 
 use std::mem::offset_of;
 

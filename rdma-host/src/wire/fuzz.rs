@@ -75,6 +75,7 @@ proptest! {
         if let Ok(info) = NamespaceInfo::parse(NamespaceId(1), &bytes) {
             prop_assert!(info.block_size.is_power_of_two() && info.block_size >= 512);
             prop_assert!(info.bytes() >= u64::from(info.block_size));
+            let _ = info.with_extended_format(NamespaceInfo::format_index(&bytes), &bytes);
         }
         let _ = NamespaceIdDescriptors::parse(&bytes);
         let info = ControllerInfo::parse(&bytes).expect("4,096 bytes are a controller");

@@ -1,6 +1,7 @@
 //! Identify (Base 5.1.13, NVM 4.1.5): data structures of controllers and namespaces.
 
 mod fields;
+mod metadata;
 mod namespace_id_descriptors;
 mod optional_commands;
 
@@ -12,7 +13,7 @@ use zerocopy::{
     little_endian::{U16, U32, U64},
 };
 
-use super::{AsyncEventMask, ControllerId, NamespaceId, Opcode, Sqe, Version};
+use super::{AsyncEventMask, ControllerId, MetadataFormat, NamespaceId, Opcode, Sqe, Version};
 
 pub use fields::{
     IdentifyField, IdentifyValue, controller_fields, lba_format_fields, namespace_fields,
@@ -33,6 +34,7 @@ impl Identify {
     const CONTROLLER: u32 = 0x01;
     const ACTIVE_NAMESPACES: u32 = 0x02;
     const DESCRIPTORS: u32 = 0x03;
+    const COMMAND_SET_NAMESPACE: u32 = 0x05;
     const COMMAND_SET_CONTROLLER: u32 = 0x06;
 
     /// Identify Controller (CNS 01h).
@@ -59,6 +61,12 @@ impl Identify {
     #[must_use]
     pub fn namespace_id_descriptors(namespace: NamespaceId) -> Sqe {
         Sqe::new(Opcode::IDENTIFY, namespace).with_parameters(Self::DESCRIPTORS, 0)
+    }
+
+    /// Identify Namespace of the NVM command set (CNS 05h, CSI 00h): extended LBA formats.
+    #[must_use]
+    pub fn nvm_namespace(namespace: NamespaceId) -> Sqe {
+        Sqe::new(Opcode::IDENTIFY, namespace).with_parameters(Self::COMMAND_SET_NAMESPACE, 0)
     }
 
     /// Identify Controller of the NVM command set (CNS 06h, CSI 00h): limits of commands without
@@ -95,16 +103,31 @@ pub enum IdentifyError {
         /// LBADS as sent.
         exponent: u8,
     },
-    /// The LBA format has metadata, which is not supported.
+    /// Metadata is transferred apart from its blocks (FLBAS), which Fabrics transports can't do.
     #[error(
-        "namespace {namespace} has {bytes} bytes of metadata a block; only formats without are \
-         supported"
+        "namespace {namespace} transfers {bytes} bytes of metadata a block apart from its data \
+         (FLBAS), which NVMe over Fabrics can't; format it with extended blocks"
     )]
-    Metadata {
+    SeparateMetadata {
         /// Namespace.
         namespace: NamespaceId,
         /// Bytes of metadata for each block.
         bytes: u16,
+    },
+    /// The protection information has a format that does not exist, or does not fit the metadata.
+    #[error(
+        "namespace {namespace} has {bytes} bytes of metadata a block and an unknown format of \
+         protection information (DPS {dps:#x}, ELBAF {elbaf:#x})"
+    )]
+    Protection {
+        /// Namespace.
+        namespace: NamespaceId,
+        /// Bytes of metadata for each block.
+        bytes: u16,
+        /// DPS as sent, if that is wrong.
+        dps: u8,
+        /// ELBAF as sent, if that is wrong.
+        elbaf: u32,
     },
     /// The size in bytes exceeds 64 bits.
     #[error("namespace {namespace} reports {blocks} blocks of {block_size} bytes: too large")]
@@ -331,7 +354,9 @@ pub struct NamespaceData {
     features: u8,
     format_count: u8,
     formatted: u8,
-    gap_27: [u8; 65],
+    gap_27: [u8; 2],
+    protection: u8,
+    gap_30: [u8; 62],
     ana_group: U32,
     gap_96: [u8; 8],
     nguid: [u8; 16],
@@ -351,6 +376,7 @@ struct Format {
 
 const _: () = assert!(size_of::<NamespaceData>() == Identify::SIZE);
 const _: () = assert!(offset_of!(NamespaceData, formatted) == 26);
+const _: () = assert!(offset_of!(NamespaceData, protection) == 29);
 const _: () = assert!(offset_of!(NamespaceData, ana_group) == 92);
 const _: () = assert!(offset_of!(NamespaceData, nguid) == 104);
 const _: () = assert!(offset_of!(NamespaceData, formats) == 128);
@@ -364,6 +390,8 @@ pub struct NamespaceInfo {
     pub blocks: u64,
     /// Logical block size in bytes, a power of two from 512 on.
     pub block_size: u32,
+    /// Metadata of each block.
+    pub metadata: MetadataFormat,
     /// NGUID, if set.
     pub nguid: Option<Uuid>,
     /// EUI64, if set.
@@ -404,10 +432,8 @@ impl NamespaceInfo {
         if !(9..=20).contains(&exponent) {
             return Err(IdentifyError::BlockSize { namespace: id, exponent });
         }
-        let metadata = format.metadata_size.get();
-        if metadata != 0 {
-            return Err(IdentifyError::Metadata { namespace: id, bytes: metadata });
-        }
+        let bytes = format.metadata_size.get();
+        let metadata = metadata::metadata_format(id, bytes, data.formatted, data.protection)?;
         let block_size = 1 << exponent;
         if blocks.checked_mul(u64::from(block_size)).is_none() {
             return Err(IdentifyError::Size { namespace: id, blocks, block_size });
@@ -415,7 +441,8 @@ impl NamespaceInfo {
         let nguid = Some(Uuid::from_bytes(data.nguid)).filter(|nguid| !nguid.is_nil());
         let eui64 = Some(Eui64(data.eui64)).filter(|eui64| eui64.0 != [0; 8]);
         let ana_group = data.ana_group.get();
-        Ok(Self { id, blocks, block_size, nguid, eui64, uuid: None, command_set: 0, ana_group })
+        let (uuid, command_set) = (None, 0);
+        Ok(Self { id, blocks, block_size, metadata, nguid, eui64, uuid, command_set, ana_group })
     }
 
     /// Merges the Namespace Identification Descriptors, which take precedence over Identify
@@ -431,11 +458,18 @@ impl NamespaceInfo {
         }
     }
 
-    /// Returns true if `other` describes the same namespace: all identifiers, the block size and
-    /// the command set are equal. The size and the ANA group may differ.
+    /// Returns true if `other` describes the same namespace: all identifiers, the block size, the
+    /// metadata and the command set are equal. The size and the ANA group may differ.
     #[must_use]
     pub fn is_same_as(&self, other: &Self) -> bool {
         Self { blocks: other.blocks, ana_group: other.ana_group, ..*self } == *other
+    }
+
+    /// Index of the LBA format in use in an Identify Namespace data structure; 0 if that is not
+    /// 4,096 bytes long.
+    #[must_use]
+    pub fn format_index(bytes: &[u8]) -> usize {
+        NamespaceData::ref_from_bytes(bytes).map_or(0, |data| data.format_index())
     }
 
     /// Number of whole blocks in `bytes`; a buffer has far fewer than 2^32.

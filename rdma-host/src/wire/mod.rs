@@ -21,6 +21,7 @@ mod nqn;
 mod nvm;
 mod private_data;
 mod property;
+mod protection;
 mod reservation;
 mod sgl;
 mod status;
@@ -53,6 +54,10 @@ pub use nqn::{Nqn, NqnError};
 pub use nvm::{BlockRange, CopyLimits, NvmLimits};
 pub use private_data::{CmAcceptData, CmReject, CmRequestData, PrivateDataError, RejectCode};
 pub use property::{Configuration, ControllerCapabilities, ControllerStatus, Property, Version};
+pub use protection::{
+    GuardType, MetadataFormat, ProtectionChecks, ProtectionFormat, ProtectionInformation,
+    ProtectionTags, ProtectionType,
+};
 pub use reservation::{
     AcquireAction, RegisterAction, Registrant, ReleaseAction, ReservationCommand,
     ReservationReport, ReservationType,

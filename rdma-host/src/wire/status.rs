@@ -33,6 +33,12 @@ impl Status {
     pub const DISCOVER_RESTART: Self = Self(0x190);
     /// Fabrics: the queue needs authentication before anything else.
     pub const AUTHENTICATION_REQUIRED: Self = Self(0x191);
+    /// Media: the guard of a block is not that of its data (NVM).
+    pub const GUARD_CHECK_ERROR: Self = Self(0x282);
+    /// Media: the application tag of a block is not the expected one (NVM).
+    pub const APPLICATION_TAG_CHECK_ERROR: Self = Self(0x283);
+    /// Media: the reference or storage tag of a block is not the expected one (NVM).
+    pub const REFERENCE_TAG_CHECK_ERROR: Self = Self(0x284);
     /// Media: the blocks differ from the data of a Compare (NVM).
     pub const COMPARE_FAILURE: Self = Self(0x285);
     /// Path: the controller has lost access to the namespace for good.
@@ -96,6 +102,22 @@ impl Status {
         usize::from((self.0 >> 11) & 0b11)
     }
 
+    /// Text of the status of a command other than Connect, some of whose codes it shares.
+    #[must_use]
+    pub fn command_text(self) -> String {
+        match self.code().0 {
+            0x180 => self.text("conflicting attributes"),
+            0x181 => self.text("invalid protection information"),
+            0x182 => self.text("attempted write to read only range"),
+            _ => self.to_string(),
+        }
+    }
+
+    fn text(self, name: &str) -> String {
+        let retry = if self.do_not_retry() { ", do not retry" } else { "" };
+        format!("{name} ({:#05x}{retry})", self.code().0)
+    }
+
     /// Name of the status in the specification, if defined.
     #[must_use]
     pub fn name(self) -> Option<&'static str> {
@@ -114,11 +136,7 @@ impl fmt::Display for Status {
             7 => "vendor specific error",
             _ => "reserved status type",
         });
-        write!(f, "{name} ({:#05x}", self.code().0)?;
-        if self.do_not_retry() {
-            f.write_str(", do not retry")?;
-        }
-        f.write_str(")")
+        f.write_str(&self.text(name))
     }
 }
 
@@ -206,6 +224,9 @@ mod tests {
         assert_eq!(Status(0x4184).to_string(), "connect: host not allowed (0x184, do not retry)");
         assert_eq!(Status(0x07c1).to_string(), "vendor specific error (0x7c1)");
         assert_eq!(Status(0x0456).to_string(), "reserved status type (0x456)");
+        let of_a_write = Status(0x4181).command_text();
+        assert_eq!(of_a_write, "invalid protection information (0x181, do not retry)");
+        assert_eq!(Status(0x0281).command_text(), Status(0x0281).to_string());
     }
 
     #[test]

@@ -16,6 +16,7 @@ use std::{
 use clap::Args;
 use rdma_host::{
     ConnectOptions, Controller, Fence, LifecycleState, Poller, StateChanges, WaitMode, Waiter,
+    error::Misuse,
     wire::{BlockRange, ControllerId, NamespaceInfo},
 };
 use tokio::sync::{
@@ -174,6 +175,7 @@ impl Connection {
         }
         let id = runtime.run(connect::namespace_id(&controller, arguments.ns))?;
         let namespace = runtime.run(controller.identify_namespace(id))?;
+        Misuse::check_no_metadata(&namespace).map_err(rdma_host::Error::from)?;
         let reports = Some(reports);
         Ok(Self { runtime, options, controller, pollers, changes, reports, namespace })
     }

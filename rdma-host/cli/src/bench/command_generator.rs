@@ -206,6 +206,8 @@ impl CommandGenerator {
 
 #[cfg(test)]
 mod tests {
+    use rdma_host::wire::MetadataFormat;
+
     use super::*;
 
     fn generator(pattern: AccessPattern, sizes: &str, index: usize) -> CommandGenerator {
@@ -222,6 +224,7 @@ mod tests {
             id: NamespaceId(1),
             blocks: 256,
             block_size: 4096,
+            metadata: MetadataFormat::default(),
             nguid: None,
             eui64: None,
             uuid: None,

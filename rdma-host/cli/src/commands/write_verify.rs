@@ -336,7 +336,7 @@ impl Workload for ThreadShare<'_> {
 
 #[cfg(test)]
 mod tests {
-    use rdma_host::wire::NamespaceId;
+    use rdma_host::wire::{MetadataFormat, NamespaceId};
 
     use super::*;
 
@@ -346,6 +346,7 @@ mod tests {
             id: NamespaceId(1),
             blocks: 1000,
             block_size: 512,
+            metadata: MetadataFormat::default(),
             nguid: None,
             eui64: None,
             uuid: None,

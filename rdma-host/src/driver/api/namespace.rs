@@ -10,7 +10,7 @@ use verbs::Buffer;
 
 use crate::{
     driver::{
-        api::io_task::IoRequest,
+        api::{io_task::IoRequest, protect::protect_command},
         data_path::{
             command::{Command, CommandCompletion, ExecutionStatus},
             live_summary::LiveSummary,
@@ -64,6 +64,58 @@ pub(crate) enum Direction {
     Write,
 }
 
+/// Results of the parts of a transfer.
+#[derive(Default)]
+pub(super) struct JoinedParts {
+    /// Buffer of the parts so far.
+    whole: Option<Buffer>,
+    failure: Option<(Error, ExecutionStatus)>,
+}
+
+impl JoinedParts {
+    /// Adds the result of the next part.
+    pub(super) fn add(&mut self, ended: Result<Buffer, TransferError>) {
+        let (error, execution, buffer) = match ended {
+            Ok(buffer) => (None, ExecutionStatus::Answered, Some(buffer)),
+            Err(TransferError { error, buffer, execution }) => (Some(error), execution, buffer),
+        };
+        // Of several parts, some of which failed, some may have been executed.
+        self.failure = match (self.failure.take(), error) {
+            (None, Some(error)) if self.whole.is_none() => Some((error, execution)),
+            (None, Some(error)) => Some((error, ExecutionStatus::Unknown)),
+            (Some((first, before)), _) if before == execution => Some((first, before)),
+            (Some((first, _)), _) => Some((first, ExecutionStatus::Unknown)),
+            (None, None) => None,
+        };
+        self.whole = match (self.whole.take(), buffer) {
+            (Some(mut front), Some(back)) => {
+                // Not if the buffer of a part in between is lost.
+                front.unsplit(back).ok().map(|()| front)
+            }
+            (front, back) => front.or(back),
+        };
+    }
+
+    /// Buffer of all parts, or the first error.
+    pub(super) fn into_result(self) -> Result<Buffer, TransferError> {
+        match self.failure {
+            None => Ok(self.whole.expect("each part has returned its buffer")),
+            Some((error, execution)) => Err(TransferError { error, buffer: self.whole, execution }),
+        }
+    }
+}
+
+impl Direction {
+    /// Name of the command.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Compare => "Compare",
+            Self::Read => "Read",
+            Self::Write => "Write",
+        }
+    }
+}
+
 impl Namespace {
     pub(crate) fn new(
         info: NamespaceInfo,
@@ -87,16 +139,23 @@ impl Namespace {
     pub fn transfer_bytes_max(&self) -> u64 {
         // Whole blocks, and at least one: a controller can transfer each of its blocks.
         let block_size = u64::from(self.info.block_size);
-        let bytes = self.live.transfer_bytes_max();
+        let bytes = self.command_bytes_max();
         (bytes - bytes % block_size).max(block_size).min(block_size << 16)
     }
 
-    /// Reads from `lba` on into the whole buffer.
+    /// Maximum bytes of one command, metadata included.
+    pub(super) fn command_bytes_max(&self) -> u64 {
+        self.live.transfer_bytes_max()
+    }
+
+    /// Reads from `lba` on into the whole buffer. If the metadata of the namespace is nothing but
+    /// protection information, the controller checks and strips it (PRACT), and makes that of
+    /// writes; see [`read_extended`](Self::read_extended) for other metadata.
     ///
     /// # Errors
     ///
     /// When the range or the buffer does not fit the namespace, the controller refuses, or the
-    /// connection is lost.
+    /// connection is lost; [`Misuse::Metadata`] if the namespace has metadata of another kind.
     pub async fn read(&self, lba: u64, buffer: Buffer) -> Result<Buffer, TransferError> {
         self.transfer(Direction::Read, lba, buffer).await
     }
@@ -117,9 +176,13 @@ impl Namespace {
     ///
     /// When blocks differ, the status being
     /// [`Status::COMPARE_FAILURE`](crate::wire::Status::COMPARE_FAILURE); when the controller does
-    /// not support it; otherwise as [`read`](Self::read).
+    /// not support it; [`Misuse::Metadata`] if the namespace has any metadata, with which
+    /// [`compare_extended`](Self::compare_extended) compares; otherwise as [`read`](Self::read).
     pub async fn compare(&self, lba: u64, buffer: Buffer) -> Result<Buffer, TransferError> {
-        match self.require(OptionalCommand::Compare) {
+        let checked = self
+            .require(OptionalCommand::Compare)
+            .and_then(|()| Ok(Misuse::check_no_metadata(&self.info)?));
+        match checked {
             Ok(()) => self.transfer(Direction::Compare, lba, buffer).await,
             Err(error) => Err(TransferError::unsent(error, buffer)),
         }
@@ -163,7 +226,7 @@ impl Namespace {
         lba: u64,
         buffer: Buffer,
     ) -> Result<Buffer, TransferError> {
-        if let Err(error) = self.check(lba, buffer.len() as u64) {
+        if let Err(error) = self.check_transfer(lba, buffer.len() as u64) {
             return Err(TransferError::unsent(error, buffer));
         }
         if buffer.len() as u64 <= self.transfer_bytes_max() {
@@ -176,6 +239,22 @@ impl Namespace {
 
     fn command(&self, direction: Direction, lba: u64, buffer: Buffer) -> Command {
         let blocks = self.info.blocks_in(buffer.len());
+        let command = self.plain_command(direction, lba, blocks, buffer);
+        match self.info.metadata.bytes {
+            0 => command,
+            _ => protect_command(&self.info, command),
+        }
+    }
+
+    /// Command without protection information.
+    #[inline]
+    pub(super) fn plain_command(
+        &self,
+        direction: Direction,
+        lba: u64,
+        blocks: u32,
+        buffer: Buffer,
+    ) -> Command {
         match direction {
             Direction::Compare => Command::compare(self.info.id, lba, blocks, buffer),
             Direction::Read => Command::read(self.info.id, lba, blocks, buffer),
@@ -223,10 +302,23 @@ impl Namespace {
     }
 
     pub(crate) fn check(&self, lba: u64, bytes: u64) -> Result<(), Misuse> {
+        self.check_replaced()?;
+        self.check_range(lba, bytes).map(drop)
+    }
+
+    /// Checks a transfer without metadata.
+    pub(super) fn check_transfer(&self, lba: u64, bytes: u64) -> Result<(), Misuse> {
+        if self.info.metadata.bytes != 0 && !self.info.metadata.is_protection_only() {
+            Misuse::check_no_metadata(&self.info)?;
+        }
+        self.check(lba, bytes)
+    }
+
+    pub(super) fn check_replaced(&self) -> Result<(), Misuse> {
         if self.entry.is_replaced() {
             return Err(Misuse::NamespaceReplaced(self.info.id));
         }
-        self.check_range(lba, bytes).map(drop)
+        Ok(())
     }
 
     /// Waits for all parts and joins their buffers; returns the first error.
@@ -235,34 +327,11 @@ impl Namespace {
         direction: Direction,
         pending: Vec<(u64, oneshot::Receiver<CommandCompletion>)>,
     ) -> Result<Buffer, TransferError> {
-        let mut whole: Option<Buffer> = None;
-        let mut failure = None;
+        let mut joined = JoinedParts::default();
         for (lba, part) in pending {
-            let ended = self.finish_part(direction, lba, part).await;
-            let (error, execution, buffer) = match ended {
-                Ok(buffer) => (None, ExecutionStatus::Answered, Some(buffer)),
-                Err(TransferError { error, buffer, execution }) => (Some(error), execution, buffer),
-            };
-            // Of several parts, some of which failed, some may have been executed.
-            failure = match (failure, error) {
-                (None, Some(error)) if whole.is_none() => Some((error, execution)),
-                (None, Some(error)) => Some((error, ExecutionStatus::Unknown)),
-                (Some((first, before)), _) if before == execution => Some((first, before)),
-                (Some((first, _)), _) => Some((first, ExecutionStatus::Unknown)),
-                (None, None) => None,
-            };
-            whole = match (whole.take(), buffer) {
-                (Some(mut front), Some(back)) => {
-                    // Not if the buffer of a part in between is lost.
-                    front.unsplit(back).ok().map(|()| front)
-                }
-                (front, back) => front.or(back),
-            };
+            joined.add(self.finish_part(direction, lba, part).await);
         }
-        match failure {
-            None => Ok(whole.expect("each part has returned its buffer")),
-            Some((error, execution)) => Err(TransferError { error, buffer: whole, execution }),
-        }
+        joined.into_result()
     }
 
     /// Waits for one part. A part that exceeds the maximum transfer of a new connection is split
@@ -273,14 +342,9 @@ impl Namespace {
         lba: u64,
         part: oneshot::Receiver<CommandCompletion>,
     ) -> Result<Buffer, TransferError> {
-        let name = match direction {
-            Direction::Compare => "Compare",
-            Direction::Read => "Read",
-            Direction::Write => "Write",
-        };
         let done = self.finish(part).await;
         let execution = done.execution;
-        match done.into_result(name) {
+        match done.into_result(direction.name()) {
             (Ok(_), buffer) => Ok(buffer.expect("a command with data returns its buffer")),
             (Err(Error::Misuse(Misuse::CommandBytes { .. })), Some(buffer))
                 if buffer.len() as u64 > self.transfer_bytes_max() =>
@@ -297,7 +361,7 @@ impl Namespace {
     }
 
     /// Passes a command to the next poller; waits while its backlog is full.
-    async fn begin(&self, command: Command) -> oneshot::Receiver<CommandCompletion> {
+    pub(super) async fn begin(&self, command: Command) -> oneshot::Receiver<CommandCompletion> {
         let (reply, done) = oneshot::channel();
         let index = self.next.fetch_add(1, Ordering::Relaxed) % self.pollers.len();
         let request = IoRequest { command, reply, sends: 0 };
@@ -308,7 +372,10 @@ impl Namespace {
     }
 
     /// Waits for a command. There is no reply if the runtime of the pollers was shut down.
-    async fn finish(&self, done: oneshot::Receiver<CommandCompletion>) -> CommandCompletion {
+    pub(super) async fn finish(
+        &self,
+        done: oneshot::Receiver<CommandCompletion>,
+    ) -> CommandCompletion {
         let lost = |_| CommandCompletion {
             user: 0,
             outcome: Err(Error::Closed),

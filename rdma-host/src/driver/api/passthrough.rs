@@ -173,12 +173,15 @@ impl Namespace {
             return refused("one command of a fused operation is not sent alone");
         }
         let blocks = sqe.blocks();
-        let block_bytes = (blocks.end - blocks.start) * u64::from(self.info().block_size);
+        let info = self.info();
+        let is_stripped = info.metadata.is_protection_only() && sqe.inserts_protection();
+        let block_size = if is_stripped { info.block_size } else { info.extended_block_size() };
+        let block_bytes = (blocks.end - blocks.start) * u64::from(block_size);
         if matches!(opcode, Opcode::READ | Opcode::WRITE | Opcode::COMPARE) && bytes != block_bytes
         {
             return refused("the length of its data is not that of its blocks");
         }
-        let max = self.transfer_bytes_max();
+        let max = self.command_bytes_max();
         if bytes > max {
             return Err(Misuse::CommandBytes { bytes, max }.into());
         }

@@ -7,7 +7,10 @@ use verbs::Buffer;
 
 use crate::{
     driver::{
-        api::namespace::{Namespace, TransferError},
+        api::{
+            namespace::{Namespace, TransferError},
+            protect::protect_command,
+        },
         data_path::command::{Command, CommandCompletion},
     },
     error::{Error, Misuse},
@@ -121,9 +124,10 @@ pub trait RangeCommands: Sync {
     ///
     /// # Errors
     ///
-    /// When the controller does not support it, there are no ranges or too many, one has more than
-    /// 65,536 blocks, one or the destination does not fit the namespace, or all do not fit the
-    /// buffer; when the controller refuses, or the connection is lost.
+    /// When the controller does not support it, the namespace has protection information, there are
+    /// no ranges or too many, one has more than 65,536 blocks, one or the destination does not fit
+    /// the namespace, or all do not fit the buffer; when the controller refuses, or the connection
+    /// is lost.
     fn copy(
         &self,
         sources: &[BlockRange],
@@ -157,8 +161,11 @@ pub trait RangeCommands: Sync {
     ) -> impl Future<Output = Result<(), Error>> + Send {
         async move {
             self.require(OptionalCommand::WriteZeroes)?;
-            let id = self.info().id;
-            let command = |lba, blocks| Command::write_zeroes(id, lba, blocks, deallocate);
+            let info = self.info();
+            let command = |lba, blocks| {
+                let command = Command::write_zeroes(info.id, lba, blocks, deallocate);
+                protect_command(&info, command)
+            };
             run_by_parts(self, "Write Zeroes", range, bytes_max, command).await
         }
     }
@@ -198,7 +205,9 @@ pub trait RangeCommands: Sync {
     ) -> impl Future<Output = Result<(), Error>> + Send {
         async move {
             self.require(OptionalCommand::Verify)?;
-            let command = |lba, blocks| Command::verify(self.info().id, lba, blocks);
+            let info = self.info();
+            let command =
+                |lba, blocks| protect_command(&info, Command::verify(info.id, lba, blocks));
             run_by_parts(self, "Verify", range, bytes_max, command).await
         }
     }
@@ -276,6 +285,10 @@ fn check_copy<N: RangeCommands + ?Sized>(
     room: usize,
 ) -> Result<(), Error> {
     namespace.require(OptionalCommand::Copy)?;
+    // The tags of the copies would be those of their sources.
+    if namespace.info().metadata.protection.is_some() {
+        Misuse::check_no_metadata(&namespace.info())?;
+    }
     check_ranges(namespace, sources, room, BlockRange::COPY_SIZE)?;
     let max = BlockRange::COPY_BLOCKS_MAX;
     if let Some(range) = sources.iter().find(|range| range.blocks > max) {

@@ -138,7 +138,7 @@ impl Namespace {
                 return Err(Misuse::BlockMultiple { bytes, block_size });
             }
         }
-        self.check(lba, buffers.iter().map(|buffer| buffer.len() as u64).sum())
+        self.check_transfer(lba, buffers.iter().map(|buffer| buffer.len() as u64).sum())
     }
 }
 

@@ -70,12 +70,14 @@ impl ActiveNamespaces {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::MetadataFormat;
 
     fn namespace(id: u32, blocks: u64, name: u128) -> NamespaceInfo {
         NamespaceInfo {
             id: NamespaceId(id),
             blocks,
             block_size: 512,
+            metadata: MetadataFormat::default(),
             nguid: None,
             eui64: None,
             uuid: Some(uuid::Uuid::from_u128(name)),

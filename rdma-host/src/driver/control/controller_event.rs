@@ -146,6 +146,7 @@ fn list(f: &mut fmt::Formatter<'_>, items: impl Iterator<Item = String>) -> fmt:
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::MetadataFormat;
 
     #[test]
     fn a_notice_is_one_line() {
@@ -153,6 +154,7 @@ mod tests {
             id: NamespaceId(5),
             blocks: 4096,
             block_size: 512,
+            metadata: MetadataFormat::default(),
             nguid: None,
             eui64: None,
             uuid: None,

@@ -1,4 +1,5 @@
 use super::*;
+use crate::wire::{GuardType, ProtectionFormat, ProtectionType};
 
 /// Identify Controller data of Linux nvmet, written by offset.
 fn controller() -> Vec<u8> {
@@ -108,6 +109,7 @@ fn the_same_namespace_has_equal_identifiers() {
         NamespaceInfo { nguid: None, ..named },
         NamespaceInfo { eui64: Some(Eui64([9; 8])), ..named },
         NamespaceInfo { block_size: 512, ..named },
+        NamespaceInfo { metadata: MetadataFormat { bytes: 8, protection: None }, ..named },
         NamespaceInfo { command_set: 2, ..named },
     ] {
         assert!(!named.is_same_as(&other) && !other.is_same_as(&named), "{other:?}");
@@ -123,7 +125,8 @@ fn namespaces_that_cannot_be_used_are_refused() {
         let expected = IdentifyError::BlockSize { namespace: id, exponent };
         assert_eq!(parse(namespace(1, exponent, 0, 0)), expected);
     }
-    assert_eq!(parse(namespace(1, 9, 8, 0)), IdentifyError::Metadata { namespace: id, bytes: 8 });
+    let separate = IdentifyError::SeparateMetadata { namespace: id, bytes: 8 };
+    assert_eq!(parse(namespace(1, 9, 8, 0)), separate);
     assert_eq!(
         parse(namespace(u64::MAX, 9, 0, 0)),
         IdentifyError::Size { namespace: id, blocks: u64::MAX, block_size: 512 }
@@ -138,4 +141,33 @@ fn namespace_list_stops_where_it_no_longer_ascends() {
     }
     let list = NamespaceList::parse(&bytes).unwrap();
     assert_eq!(list.0, [1, 2, 9].map(NamespaceId));
+}
+
+#[test]
+fn metadata_by_offset() {
+    let parse = |metadata, dps| {
+        let mut bytes = namespace(1, 12, metadata, 0x13);
+        bytes[29] = dps;
+        NamespaceInfo::parse(NamespaceId(7), &bytes)
+    };
+    let plain = parse(64, 0).unwrap();
+    assert_eq!(plain.metadata, MetadataFormat { bytes: 64, protection: None });
+    assert_eq!(plain.extended_block_size(), 4160);
+    let first = parse(16, 0b1010).unwrap();
+    let protection = ProtectionFormat::without_extension(ProtectionType::Type2, true);
+    assert_eq!(first.metadata.protection, Some(protection));
+    for (metadata, dps) in [(4, 1), (8, 4)] {
+        let error = parse(metadata, dps).unwrap_err();
+        assert!(matches!(error, IdentifyError::Protection { .. }), "{error}");
+    }
+    let mut extended = vec![0; 4096];
+    extended[12 + 4 * 3..][..2].copy_from_slice(&(2u16 << 7 | 16).to_le_bytes());
+    let protection = first.with_extended_format(3, &extended).unwrap().metadata.protection;
+    let (guard, storage_tag_bits) =
+        protection.map(|one| (one.guard, one.storage_tag_bits)).unwrap();
+    assert_eq!((guard, storage_tag_bits), (GuardType::Crc64, 16));
+    let error = parse(8, 1).unwrap().with_extended_format(3, &extended).unwrap_err();
+    assert!(matches!(error, IdentifyError::Protection { bytes: 8, .. }), "16 do not fit: {error}");
+    let error = first.with_extended_format(3, &[]).unwrap_err();
+    assert_eq!(error, IdentifyError::Length(0));
 }

@@ -1,5 +1,8 @@
 use benches::fabric_bed::FabricBed;
-use rdma_host::{MemoryMode, wire::NamespaceId};
+use rdma_host::{
+    MemoryMode,
+    wire::{MetadataFormat, NamespaceId},
+};
 use scripted_target::{BLOCKS, Size};
 
 use super::*;
@@ -26,6 +29,7 @@ fn reports(
         id: NamespaceId(1),
         blocks: BLOCKS as u64,
         block_size: 512,
+        metadata: MetadataFormat::default(),
         nguid: None,
         eui64: None,
         uuid: None,

@@ -86,6 +86,7 @@ pub(super) fn compare_namespaces(
         ("NGUID", uuid(first.nguid), uuid(info.nguid)),
         ("EUI64", eui64(first), eui64(info)),
         ("block size", first.block_size.to_string(), info.block_size.to_string()),
+        ("metadata", first.metadata.to_string(), info.metadata.to_string()),
         ("size in blocks", first.blocks.to_string(), info.blocks.to_string()),
         ("command set", first.command_set.to_string(), info.command_set.to_string()),
         ("ANA group", first.ana_group.to_string(), info.ana_group.to_string()),

@@ -167,6 +167,7 @@ impl SubsystemNamespace {
     /// As [`Namespace::compare`].
     pub async fn compare(&self, lba: u64, buffer: Buffer) -> Result<Buffer, TransferError> {
         let checked = self.require(OptionalCommand::Compare).and_then(|()| {
+            Misuse::check_no_metadata(&self.info())?;
             let blocks = self.check_range(lba, buffer.len() as u64)?;
             Ok(u32::try_from(blocks).expect("a buffer is less than the largest namespace"))
         });
