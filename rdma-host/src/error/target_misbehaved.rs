@@ -57,6 +57,9 @@ pub enum TargetMisbehaved {
         /// The minimum.
         needed: u16,
     },
+    /// The Write of a fused Compare and Write succeeded though the Compare had failed.
+    #[error("it wrote the blocks of a fused Compare and Write whose Compare failed: {0}")]
+    FusedWrite(Status),
     /// A connection event is not allowed in the current state.
     #[error("connection event {0} came out of order")]
     UnexpectedEvent(&'static str),

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    Answer, Authentication, BLOCK, BLOCKS, CAPSULE, Hook, ReceivedCommand, Size, is_open, range,
+    Answer, Authentication, BLOCKS, CAPSULE, Format, Hook, ReceivedCommand, Size, is_open,
 };
 
 /// Least id of a controller.
@@ -20,6 +20,7 @@ const QUEUE_ID_MAX: u16 = 1024;
 pub(super) struct ControllerState {
     /// Medium, which several targets may share.
     pub(super) disk: Arc<Mutex<Vec<u8>>>,
+    pub(super) format: Format,
     /// Blocks that can't be read until they are written.
     pub(super) unreadable: BTreeSet<u64>,
     /// Queues that exist: ids of the controller, which exists as long as one of its queues, and of
@@ -48,7 +49,8 @@ struct HeldWrite {
 impl ControllerState {
     pub(super) fn new(hook: Hook) -> Self {
         Self {
-            disk: Arc::new(Mutex::new(vec![0; BLOCKS * BLOCK])),
+            disk: Arc::new(Mutex::new(Format::default().medium())),
+            format: Format::default(),
             unreadable: BTreeSet::new(),
             queues: BTreeSet::new(),
             held: Vec::new(),
@@ -65,17 +67,26 @@ impl ControllerState {
     pub(super) fn begin_write(
         &mut self,
         queue: Option<(u16, u16)>,
-        range: Range<usize>,
+        seen: ReceivedCommand,
         data: &[u8],
         gate: Option<Arc<AtomicBool>>,
     ) {
+        let range = self.range(seen);
         let length = range.len().min(data.len());
         match gate {
             Some(gate) if !is_open(Some(&gate)) => {
                 self.held.push(HeldWrite { queue, range, data: data[..length].to_vec(), gate });
             }
-            _ => self.overwrite((range.start / BLOCK) as u64, &data[..length]),
+            _ => self.overwrite((range.start / self.format.size()) as u64, &data[..length]),
         }
+    }
+
+    /// Bytes of the medium that a command names.
+    pub(super) fn range(&self, seen: ReceivedCommand) -> Range<usize> {
+        let (size, all) = (self.format.size(), BLOCKS * self.format.size());
+        let start = usize::try_from(seen.u64_at(40)).unwrap_or(usize::MAX).min(BLOCKS) * size;
+        let blocks = (seen.u32_at(48) & 0xffff) as usize + 1;
+        start..(start + blocks * size).min(all)
     }
 
     /// Bytes of the medium.
@@ -88,7 +99,7 @@ impl ControllerState {
         let before = self.held.len();
         let open = |write: &mut HeldWrite| is_open(Some(&write.gate));
         for write in self.held.extract_if(.., open).collect::<Vec<_>>() {
-            self.overwrite((write.range.start / BLOCK) as u64, &write.data);
+            self.overwrite((write.range.start / self.format.size()) as u64, &write.data);
         }
         self.held.len() < before
     }
@@ -172,7 +183,7 @@ impl ControllerState {
             (0x02, ..) if seen.is_io() => {
                 status = self.nvm_status(seen, data);
                 if status == 0 {
-                    answer.data = self.read(range(seen));
+                    answer.data = self.format.returned(seen, self.read(self.range(seen)));
                 }
                 0
             }
@@ -193,7 +204,7 @@ impl ControllerState {
         match structure {
             0x00 => {
                 bytes[..8].copy_from_slice(&(BLOCKS as u64).to_le_bytes());
-                bytes[130] = 9;
+                self.format.identify(&mut bytes);
                 // Copy: 128 blocks a range, 256 a command, 16 ranges.
                 bytes[74..81].copy_from_slice(&[128, 0, 0, 1, 0, 0, 15]);
             }
@@ -214,6 +225,7 @@ impl ControllerState {
                 bytes[1796] = 1;
             }
             0x02 => bytes[0] = 1,
+            0x05 => self.format.identify_extended(&mut bytes),
             _ => {}
         }
         bytes

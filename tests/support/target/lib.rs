@@ -11,6 +11,7 @@
 #[path = "../authenticator.rs"]
 pub mod authenticator;
 mod controller;
+mod metadata;
 mod note;
 mod nvm;
 mod received_command;
@@ -20,7 +21,7 @@ use std::{
     net::SocketAddr,
     os::fd::AsFd,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -37,7 +38,11 @@ use verbs::{
 };
 
 use self::{authenticator::Authenticator, controller::ControllerState, note::note_of};
-pub use self::{note::note, received_command::ReceivedCommand};
+pub use self::{
+    metadata::{Format, Guard, Protection},
+    note::note,
+    received_command::ReceivedCommand,
+};
 
 /// Address on which the target listens.
 pub const TARGET_ADDRESS: &str = "10.0.0.2:4420";
@@ -244,6 +249,20 @@ impl<P: Provider> Target<P> {
     pub fn on_medium_of(mut self, other: &Self) -> Self {
         self.controller.disk = Arc::clone(&other.controller.disk);
         self
+    }
+
+    /// Formats the namespace, which is as large in blocks as before, and was never written then.
+    #[must_use]
+    pub fn formatted(mut self, format: Format) -> Self {
+        self.controller.format = format;
+        self.controller.disk = Arc::new(Mutex::new(format.medium()));
+        self
+    }
+
+    /// The medium: all blocks, each with its data and its metadata.
+    #[must_use]
+    pub fn medium(&self) -> Arc<Mutex<Vec<u8>>> {
+        Arc::clone(&self.controller.disk)
     }
 
     /// Sets the model that Identify Controller reports. By default it is that of Linux's target, as
@@ -546,7 +565,8 @@ impl<P: Provider> Queue<P> {
         let is_refused = status.is_some_and(|status| status != [0, 0]);
         if seen.is_write() && !is_refused {
             let queue = self.controller.map(|id| (id, seen.queue));
-            controller.begin_write(queue, range(seen), data, answer.execute.clone());
+            let stored = controller.format.stored(seen, data);
+            controller.begin_write(queue, seen, &stored, answer.execute.clone());
         } else if seen.is_io() && answer.succeeds() {
             controller.execute_nvm(seen, data);
         }
@@ -608,11 +628,4 @@ fn filled<P: Provider>(domain: &ProtectionDomain<P>, bytes: &[u8]) -> Buffer {
     let mut buffer = domain.allocate(bytes.len(), Access::LOCAL_WRITE).expect("memory");
     buffer.copy_in(0, bytes);
     buffer
-}
-
-/// Bytes of the namespace that a command names.
-fn range(seen: ReceivedCommand) -> std::ops::Range<usize> {
-    let start = usize::try_from(seen.u64_at(40)).unwrap_or(usize::MAX).min(BLOCKS) * BLOCK;
-    let blocks = (seen.u32_at(48) & 0xffff) as usize + 1;
-    start..(start + blocks * BLOCK).min(BLOCKS * BLOCK)
 }

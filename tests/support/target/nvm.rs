@@ -2,7 +2,7 @@
 
 use std::{ops::Range, sync::PoisonError};
 
-use super::{BLOCK, BLOCKS, ReceivedCommand, controller::ControllerState, range};
+use super::{BLOCKS, ReceivedCommand, controller::ControllerState};
 
 const LBA_OUT_OF_RANGE: u16 = 0x4080;
 const UNRECOVERED_READ_ERROR: u16 = 0x0281;
@@ -18,7 +18,13 @@ impl ControllerState {
         match seen.sqe[0] {
             0x01 | 0x02 | 0x04 | 0x05 | 0x08 | 0x0c if !is_inside(&named) => LBA_OUT_OF_RANGE,
             0x02 | 0x05 | 0x0c if !readable(&named) => UNRECOVERED_READ_ERROR,
-            0x05 if self.read(range(seen)) != *data => COMPARE_FAILURE,
+            0x01 => self.format.status(seen, data),
+            0x02 | 0x0c => self.format.status(seen, &self.read(self.range(seen))),
+            0x08 => self.format.status(seen, &[]),
+            0x05 => match self.format.status(seen, data) {
+                0 if self.read(self.range(seen)) != *data => COMPARE_FAILURE,
+                status => status,
+            },
             0x19 => {
                 let sources = sources(data);
                 let count = sources.iter().map(|source| source.end - source.start).sum::<u64>();
@@ -37,16 +43,24 @@ impl ControllerState {
     pub(super) fn execute_nvm(&mut self, seen: ReceivedCommand, data: &[u8]) {
         match seen.sqe[0] {
             0x04 => self.unreadable.extend(blocks(seen)),
-            0x08 => self.overwrite(blocks(seen).start, &vec![0; range(seen).len()]),
+            0x08 => {
+                let count = self.range(seen).len() / self.format.size();
+                let zeroes = self.format.zeroes(seen, count);
+                self.overwrite(blocks(seen).start, &zeroes);
+            }
             0x09 => {
                 for range in data.chunks_exact(16) {
                     let count = u32::from_le_bytes(range[4..8].try_into().expect("4 bytes"));
                     let lba = u64::from_le_bytes(range[8..].try_into().expect("8 bytes"));
-                    self.overwrite(lba, &vec![0; count as usize * BLOCK]);
+                    self.overwrite(
+                        lba,
+                        &self.format.medium()[..count as usize * self.format.size()],
+                    );
                 }
             }
             0x19 => {
-                let bytes = |lba: u64| usize::try_from(lba).expect("it was checked") * BLOCK;
+                let size = self.format.size();
+                let bytes = |lba: u64| usize::try_from(lba).expect("it was checked") * size;
                 let copied: Vec<_> = sources(data)
                     .into_iter()
                     .flat_map(|source| self.read(bytes(source.start)..bytes(source.end)))
@@ -59,12 +73,13 @@ impl ControllerState {
 
     /// Changes blocks from `lba` on, which can be read then.
     pub(super) fn overwrite(&mut self, lba: u64, data: &[u8]) {
-        let start = usize::try_from(lba).unwrap_or(usize::MAX).min(BLOCKS) * BLOCK;
-        let end = start.saturating_add(data.len()).min(BLOCKS * BLOCK);
+        let size = self.format.size();
+        let start = usize::try_from(lba).unwrap_or(usize::MAX).min(BLOCKS) * size;
+        let end = start.saturating_add(data.len()).min(BLOCKS * size);
         let mut disk = self.disk.lock().unwrap_or_else(PoisonError::into_inner);
         disk[start..end].copy_from_slice(&data[..end - start]);
         drop(disk);
-        self.unreadable.retain(|&bad| !(start as u64..end as u64).contains(&(bad * BLOCK as u64)));
+        self.unreadable.retain(|&bad| !(start as u64..end as u64).contains(&(bad * size as u64)));
     }
 }
 

@@ -55,8 +55,9 @@ pub trait RangeCommands: Sync {
     ///
     /// When blocks differ, the status being
     /// [`Status::COMPARE_FAILURE`](crate::wire::Status::COMPARE_FAILURE): nothing is written then.
-    /// When the controller does not support it, the halves are not whole blocks within the
-    /// namespace, a queue has one entry, the controller refuses, or the connection is lost.
+    /// When the controller does not support it, the namespace has metadata, the halves are not
+    /// whole blocks within the namespace, a queue has one entry, the controller refuses, or the
+    /// connection is lost.
     fn compare_and_write(
         &self,
         lba: u64,
@@ -66,6 +67,7 @@ pub trait RangeCommands: Sync {
             let info = self.info();
             let half = buffer.len() / 2;
             let checked = self.require(OptionalCommand::CompareAndWrite).and_then(|()| {
+                Misuse::check_no_metadata(&info)?;
                 let (bytes, block_size) = (buffer.len() as u64, 2 * info.block_size);
                 if !bytes.is_multiple_of(block_size.into()) {
                     return Err(Misuse::BlockMultiple { bytes, block_size }.into());
