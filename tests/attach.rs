@@ -175,30 +175,47 @@ impl Fio {
 #[test]
 #[ignore = "needs the test bed: run by ./tests/run"]
 fn a_file_system_holds_what_was_written() {
-    let device = Attached::new(&["--ns", "1", "--queues", "4"]);
-    command("mkfs.ext4", &format!("-q {}", device.path.display()));
+    holds_what_was_written("1", ["mkfs.ext4", "-q"], ["e2fsck", "-fn"]);
+}
+
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn xfs_holds_what_was_written() {
+    if Command::new("mkfs.xfs").arg("-V").output().is_err() {
+        println!("SKIPPED: no mkfs.xfs; run: apt-get install xfsprogs");
+        return;
+    }
+    holds_what_was_written("3", ["mkfs.xfs", "-q"], ["xfs_repair", "-n"]);
+}
+
+/// Makes a file system on a device, fills a file, compares it after the caches are dropped, and
+/// again when the device was detached and attached; checks the file system.
+fn holds_what_was_written(namespace: &str, make: [&str; 2], check: [&str; 2]) {
+    let device = Attached::new(&["--ns", namespace, "--queues", "4"]);
+    command(make[0], &format!("{} {}", make[1], device.path.display()));
     let mounted = Mounted::new(&device.path);
     let file = mounted.0.join("file");
     let data = noise(24 << 20, 1);
-    fs::write(&file, &data).unwrap();
+    let read = |file: &Path| fs::read(file).expect("it is there");
+    fs::write(&file, &data).expect("there is room");
     drop_caches();
-    assert!(fs::read(&file).unwrap() == data);
+    assert!(read(&file) == data);
     let refused = device.detach(&[]);
     let message = String::from_utf8_lossy(&refused.stderr);
     assert_eq!(refused.status.code(), Some(1), "{message}");
     assert!(message.contains("in use") && message.lines().count() == 1, "{message}");
-    assert!(fs::read(&file).unwrap() == data, "it goes on");
+    assert!(read(&file) == data, "it goes on");
     drop(mounted);
-    command("e2fsck", &format!("-fn {}", device.path.display()));
+    command(check[0], &format!("{} {}", check[1], device.path.display()));
     let process = device.process();
     assert!(device.detach(&[]).status.success());
     assert!(listed().is_empty() && !device.path.exists());
     let is_gone = || rustix::process::test_kill_process(process).is_err();
     wait_for("the end of the process", LIMIT, is_gone);
     // The bytes are in the namespace, not in a cache.
-    let device = Attached::new(&["--ns", "1"]);
+    let device = Attached::new(&["--ns", namespace]);
     let mounted = Mounted::new(&device.path);
-    assert!(fs::read(mounted.0.join("file")).unwrap() == data);
+    assert!(read(&mounted.0.join("file")) == data);
 }
 
 #[test]

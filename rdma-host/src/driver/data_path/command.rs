@@ -23,12 +23,12 @@ pub struct Command {
 pub enum Data {
     /// Buffer that the controller writes.
     FromController(Buffer),
+    /// Buffer that the controller reads.
+    ToController(Buffer),
     /// Buffer that the controller reads for a fused operation: half of it for each command.
     Fused(Buffer),
     /// No data.
     None,
-    /// Buffer that the controller reads.
-    ToController(Buffer),
 }
 
 /// Completion of a command. Each submitted command completes exactly once.

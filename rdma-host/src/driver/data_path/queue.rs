@@ -145,10 +145,8 @@ impl<P: Provider> Queue<P> {
         if !self.has_fast_path {
             return None;
         }
-        let buffer = match data {
-            Data::FromController(buffer) | Data::ToController(buffer) => buffer,
-            Data::None => return Some(SglDescriptor::none()),
-            Data::Fused(_) => return None,
+        let (Data::FromController(buffer) | Data::ToController(buffer)) = data else {
+            return matches!(data, Data::None).then(SglDescriptor::none);
         };
         let length = u32::try_from(buffer.len()).ok()?;
         let fits = length <= SglDescriptor::KEYED_LENGTH_MAX
