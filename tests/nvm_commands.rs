@@ -143,6 +143,29 @@ fn blocks_are_compared_within_the_controller() {
     );
 }
 
+/// Force Unit Access is set in each part of a write.
+#[test]
+fn a_write_is_forced_to_the_media() {
+    let forced = Arc::new(Mutex::new(Vec::new()));
+    let noted = Arc::clone(&forced);
+    let hook = move |seen: ReceivedCommand, _: &mut Answer| {
+        noted.lock().expect("no test panics").push((seen.sqe[0], seen.u32_at(48) & (1 << 30) != 0));
+    };
+    on_controller((ONCS, 0), hook, |controller, namespace, _| async move {
+        let data = noise(300 * BLOCK, 3);
+        let buffer = filled(&controller, &data);
+        let buffer = namespace.write_with_force_unit_access(5, buffer).await.unwrap();
+        assert!(read(&controller, &namespace, 304).await == data[299 * BLOCK..]);
+        namespace.write(5, buffer).await.unwrap();
+        let forced = std::mem::take(&mut *forced.lock().unwrap());
+        let (writes, reads): (Vec<_>, Vec<_>) = forced.into_iter().partition(|seen| seen.0 == 1);
+        assert_eq!(reads, [(2, false)]);
+        let writes: Vec<_> = writes.iter().map(|seen| seen.1).collect();
+        assert_eq!(writes, [true, true, false, false], "two commands each");
+        controller.shutdown().await;
+    });
+}
+
 #[test]
 fn unreadable_blocks_are_found_and_written_again() {
     on_controller(

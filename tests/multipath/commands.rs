@@ -21,7 +21,8 @@ fn commands_on_ranges_go_over_any_path() {
         assert!(namespace.check_range(1021, 4 * 512).is_err());
         let mut buffer = subsystem.allocate(512).expect("memory");
         buffer.fill(b'A');
-        let buffer = namespace.write(7, buffer).await.expect("two paths live");
+        let buffer = namespace.write_with_force_unit_access(7, buffer).await;
+        let buffer = buffer.expect("two paths live");
         let buffer = namespace.compare(7, buffer).await.expect("they are the same");
         // Four commands of one block, on each path in turn.
         namespace.write_zeroes(6..10, false, Some(512)).await.expect("two paths live");

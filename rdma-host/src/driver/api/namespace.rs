@@ -60,6 +60,8 @@ impl TransferError {
 #[derive(Clone, Copy)]
 pub(crate) enum Direction {
     Compare,
+    /// Write with Force Unit Access.
+    ForcedWrite,
     Read,
     Write,
 }
@@ -111,7 +113,7 @@ impl Direction {
         match self {
             Self::Compare => "Compare",
             Self::Read => "Read",
-            Self::Write => "Write",
+            Self::ForcedWrite | Self::Write => "Write",
         }
     }
 }
@@ -167,6 +169,20 @@ impl Namespace {
     /// As [`read`](Self::read). Parts of a failed write may have been written.
     pub async fn write(&self, lba: u64, buffer: Buffer) -> Result<Buffer, TransferError> {
         self.transfer(Direction::Write, lba, buffer).await
+    }
+
+    /// Writes the whole buffer from `lba` on, with Force Unit Access: its blocks are on
+    /// non-volatile media when it completes, also where the controller has a volatile write cache.
+    ///
+    /// # Errors
+    ///
+    /// As [`write`](Self::write).
+    pub async fn write_with_force_unit_access(
+        &self,
+        lba: u64,
+        buffer: Buffer,
+    ) -> Result<Buffer, TransferError> {
+        self.transfer(Direction::ForcedWrite, lba, buffer).await
     }
 
     /// Compares the blocks from `lba` on with the whole buffer (Compare). It is never sent again by
@@ -258,6 +274,9 @@ impl Namespace {
         match direction {
             Direction::Compare => Command::compare(self.info.id, lba, blocks, buffer),
             Direction::Read => Command::read(self.info.id, lba, blocks, buffer),
+            Direction::ForcedWrite => {
+                Command::write(self.info.id, lba, blocks, buffer).with_force_unit_access()
+            }
             Direction::Write => Command::write(self.info.id, lba, blocks, buffer),
         }
     }

@@ -44,6 +44,8 @@ enum Operation {
     Read(u64),
     /// Write, the same.
     Write(u64),
+    /// Write with Force Unit Access, the same.
+    ForcedWrite(u64),
     /// One command.
     Command(Sqe),
 }
@@ -59,7 +61,7 @@ impl Operation {
     fn class(self) -> CommandClass {
         match self {
             Self::Read(_) => CommandClass::WithoutEffect,
-            Self::Write(_) => CommandClass::IdempotentWrite,
+            Self::Write(_) | Self::ForcedWrite(_) => CommandClass::IdempotentWrite,
             Self::Command(sqe) => CommandClass::of(&sqe),
         }
     }
@@ -67,7 +69,7 @@ impl Operation {
     fn opcode(self) -> Opcode {
         match self {
             Self::Read(_) => Opcode::READ,
-            Self::Write(_) => Opcode::WRITE,
+            Self::Write(_) | Self::ForcedWrite(_) => Opcode::WRITE,
             Self::Command(sqe) => sqe.opcode(),
         }
     }
@@ -77,6 +79,9 @@ impl Operation {
         let transferred = match self {
             Self::Read(lba) => namespace.read(lba, buffer.expect(HAS_BUFFER)).await,
             Self::Write(lba) => namespace.write(lba, buffer.expect(HAS_BUFFER)).await,
+            Self::ForcedWrite(lba) => {
+                namespace.write_with_force_unit_access(lba, buffer.expect(HAS_BUFFER)).await
+            }
             Self::Command(sqe) => {
                 let data = Data::of(&sqe, buffer);
                 let done = namespace.run(Command { sqe, data, user: 0 }).await;
@@ -147,6 +152,22 @@ impl SubsystemNamespace {
     pub async fn write(&self, lba: u64, buffer: Buffer) -> Result<Buffer, TransferError> {
         let mut progress = Progress::default();
         self.perform(Operation::Write(lba), Some(buffer), &mut progress).await.into_transferred()
+    }
+
+    /// Writes the whole buffer from `lba` on, with Force Unit Access, as
+    /// [`Namespace::write_with_force_unit_access`].
+    ///
+    /// # Errors
+    ///
+    /// As [`write`](Self::write).
+    pub async fn write_with_force_unit_access(
+        &self,
+        lba: u64,
+        buffer: Buffer,
+    ) -> Result<Buffer, TransferError> {
+        let mut progress = Progress::default();
+        let operation = Operation::ForcedWrite(lba);
+        self.perform(operation, Some(buffer), &mut progress).await.into_transferred()
     }
 
     /// Flushes completed writes to non-volatile media.
