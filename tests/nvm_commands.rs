@@ -8,6 +8,8 @@
 mod bed;
 #[path = "nvm_commands/fused.rs"]
 mod fused;
+#[path = "nvm_commands/metadata.rs"]
+mod metadata;
 #[path = "nvm_commands/passthrough.rs"]
 mod passthrough;
 #[path = "nvm_commands/reservations.rs"]

@@ -24,11 +24,17 @@ pub(crate) struct ScriptedTarget {
 
 impl ScriptedTarget {
     pub(crate) fn start(oncs: u16, fuses: u16) -> Self {
+        Self::start_with(|target| target.supporting(oncs, fuses))
+    }
+
+    /// Starts the target that `set` makes of one that keeps to the protocol.
+    pub(crate) fn start_with(set: impl FnOnce(Target<RdmaCore>) -> Target<RdmaCore>) -> Self {
         let address = scripted_address();
         let target = Target::over(Arc::new(RdmaCore::new()), address, Box::new(|_, _| {}));
+        let target = set(target);
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
-        let thread = thread::spawn(move || target.supporting(oncs, fuses).serve(&stopped));
+        let thread = thread::spawn(move || target.serve(&stopped));
         let uri = format!("nvmf-rdma://{address}/{SUBSYSTEM}");
         Self { stop, thread: Some(thread), uri }
     }

@@ -3,6 +3,7 @@
 
 mod attach;
 mod bench;
+mod block_layout;
 mod capture;
 mod command_queue;
 mod commands;

@@ -14,11 +14,13 @@ use std::{
 
 use clap::Args;
 use rdma_host::{
-    Buffer, Command, CommandCompletion, Provider, RangeCommands,
+    Buffer, Command, CommandCompletion, ProtectionAction, ProtectionOptions, Provider,
+    RangeCommands,
     wire::{NamespaceId, NamespaceInfo, Nqn},
 };
 
 use crate::{
+    block_layout::BlockLayout,
     connect::ConnectedController,
     failure::Failure,
     io_namespace::IoNamespace,
@@ -92,10 +94,20 @@ impl OverwriteConsent {
         namespace: &IoNamespace,
     ) -> Result<(), Failure> {
         let info = namespace.info();
+        // Blocks that are to be overwritten need not be right.
+        let action = ProtectionAction::Caller;
+        let options = ProtectionOptions { action, ..ProtectionOptions::default() };
+        let layout = match namespace {
+            IoNamespace::Controller(_) if info.metadata.bytes > 0 => {
+                BlockLayout::new(&info, 0, options)
+            }
+            _ => BlockLayout::plain(&info),
+        };
         let read = |lba, bytes| {
-            let buffer = connected.controller.allocate(bytes)?;
-            let buffer = connected.runtime.run(namespace.read(lba, buffer))?;
-            Ok::<_, Failure>(contents(&buffer))
+            let buffer = connected.controller.allocate(layout.buffer_bytes(bytes))?;
+            let buffer = connected.runtime.run(layout.read(namespace, lba, buffer))?;
+            let contents = contents(&buffer);
+            Ok::<_, Failure>(layout.split(&contents).map_or(contents, |(data, _)| data))
         };
         let read_all = || {
             let blocks = sample_blocks(&info);

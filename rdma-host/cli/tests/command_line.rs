@@ -476,6 +476,25 @@ fn a_command_of_the_users_own_making_is_checked() {
 }
 
 #[test]
+fn options_of_metadata_are_checked() {
+    for command in ["read", "write", "compare"] {
+        for (option, word) in [
+            ("--prinfo=16", "0 to 15"),
+            ("--app-tag=0x10000", "too large"),
+            ("--ref-tag=x", "--ref-tag"),
+            ("--storage-tag-check", "--prinfo"),
+        ] {
+            let message = refused(&[command, "nvmf-rdma://127.0.0.1:1/nqn.x", option]);
+            assert!(message.contains(word), "{command}: {message}");
+        }
+        let help = help(command);
+        for option in ["--metadata", "--prinfo", "--ref-tag", "--app-tag-mask", "--storage-tag"] {
+            assert!(help.contains(option), "{command}: {option}");
+        }
+    }
+}
+
+#[test]
 fn help_says_which_commands_overwrite() {
     for command in ["write", "write-verify", "write-uncor", "write-zeroes", "dsm", "bench", "copy"]
     {

@@ -78,6 +78,7 @@ impl fmt::Display for Failure {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let code = match error.class() {
+            _ if matches!(error, Error::Protection(_)) => 5,
             ErrorClass::Failed => 1,
             ErrorClass::Caller => 2,
             ErrorClass::Access => 3,

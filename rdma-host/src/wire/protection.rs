@@ -88,6 +88,30 @@ pub struct ProtectionChecks {
     pub storage_tag: bool,
 }
 
+impl GuardType {
+    /// Bits of the guard.
+    #[must_use]
+    pub fn bits(self) -> u8 {
+        match self {
+            Self::Crc16 => 16,
+            Self::Crc32 => 32,
+            Self::Crc64 => 64,
+        }
+    }
+}
+
+impl ProtectionType {
+    /// Number of the type (DPS).
+    #[must_use]
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Type1 => 1,
+            Self::Type2 => 2,
+            Self::Type3 => 3,
+        }
+    }
+}
+
 impl MetadataFormat {
     /// Returns true if the metadata is nothing but protection information. The controller can
     /// insert and strip all of it then (PRACT), and data is transferred without.
@@ -191,16 +215,7 @@ impl ProtectionFormat {
 
 impl fmt::Display for ProtectionFormat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let number = match self.protection_type {
-            ProtectionType::Type1 => 1,
-            ProtectionType::Type2 => 2,
-            ProtectionType::Type3 => 3,
-        };
-        let bits = match self.guard {
-            GuardType::Crc16 => 16,
-            GuardType::Crc32 => 32,
-            GuardType::Crc64 => 64,
-        };
+        let (number, bits) = (self.protection_type.number(), self.guard.bits());
         let place = if self.is_first { "first" } else { "last" };
         write!(f, "PI type {number}, {bits}-bit guard, {place}")
     }
@@ -262,11 +277,7 @@ fn number(bytes: &[u8]) -> u128 {
 }
 
 fn guard_bytes(guard: GuardType) -> usize {
-    match guard {
-        GuardType::Crc16 => 2,
-        GuardType::Crc32 => 4,
-        GuardType::Crc64 => 8,
-    }
+    usize::from(guard.bits() / 8)
 }
 
 impl ProtectionChecks {

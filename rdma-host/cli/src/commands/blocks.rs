@@ -8,7 +8,7 @@ use rdma_host::{
     wire::{BlockRange, CopyLimits, NvmLimits, OptionalCommand},
 };
 
-use super::read_write::{check_end, check_range};
+use super::block_file::{check_end, check_range};
 use crate::{
     capture::{CaptureArguments, ConnectingCommand, SystemProvider},
     connect::NamespaceArguments,

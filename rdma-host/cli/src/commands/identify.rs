@@ -6,7 +6,7 @@ use clap::Args;
 use rdma_host::{
     Error, Provider, SubsystemStatus,
     config::NAMESPACES_TIMEOUT,
-    wire::{NamespaceId, NamespaceInfo},
+    wire::{NamespaceId, NamespaceInfo, ProtectionFormat},
 };
 use serde_json::{Value, json};
 
@@ -184,7 +184,7 @@ fn paths_to_text(status: &SubsystemStatus) -> String {
     format!("{:<17} {}\n{paths}", "I/O policy", status.policy)
 }
 
-/// Globally unique identifiers of a namespace.
+/// Globally unique identifiers of a namespace, and its metadata if it has any.
 fn names(namespace: &NamespaceInfo) -> String {
     let all = [
         namespace.uuid.map(|uuid| format!("uuid {uuid}")),
@@ -192,7 +192,21 @@ fn names(namespace: &NamespaceInfo) -> String {
         namespace.eui64.map(|eui64| format!("eui64 {eui64}")),
     ];
     let known: Vec<_> = all.into_iter().flatten().collect();
-    if known.is_empty() { "none".to_owned() } else { known.join(", ") }
+    let names = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+    match namespace.metadata.bytes {
+        0 => names,
+        _ => format!("{names}; metadata {}", namespace.metadata),
+    }
+}
+
+fn protection_to_json(format: ProtectionFormat) -> Value {
+    json!({
+        "type": format.protection_type.number(),
+        "guard_bits": format.guard.bits(),
+        "first": format.is_first,
+        "storage_tag_bits": format.storage_tag_bits,
+        "reference_tag_bits": format.reference_tag_bits(),
+    })
 }
 
 fn to_json<P: Provider>(
@@ -210,6 +224,8 @@ fn to_json<P: Provider>(
                 "blocks": namespace.blocks,
                 "block_size": namespace.block_size,
                 "bytes": namespace.bytes(),
+                "metadata_bytes": namespace.metadata.bytes,
+                "protection": namespace.metadata.protection.map(protection_to_json),
                 "nguid": namespace.nguid.map(|nguid| nguid.simple().to_string()),
                 "eui64": namespace.eui64.map(|eui64| eui64.to_string()),
                 "uuid": namespace.uuid,

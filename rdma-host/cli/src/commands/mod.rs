@@ -1,5 +1,6 @@
 //! Commands of `nvmf`, but for `bench`.
 
+mod block_file;
 pub(crate) mod blocks;
 pub(crate) mod config;
 pub(crate) mod discover;
@@ -9,6 +10,7 @@ pub(crate) mod identify;
 pub(crate) mod identify_data;
 pub(crate) mod key;
 pub(crate) mod log;
+mod metadata;
 pub(crate) mod monitor;
 mod monitor_line;
 mod monitor_paths;

@@ -11,10 +11,13 @@ use rdma_host::{
 };
 
 use super::{
+    block_file::{Input, check_end, check_range},
     blocks::{PAGE_SIZE_MIN, RangeLimits, check_ranges, ranges},
-    read_write::{CHUNK_BYTES, Input, check_end, check_range},
+    metadata::{MetadataArguments, read_joined},
+    read_write::CHUNK_BYTES,
 };
 use crate::{
+    block_layout::BlockLayout,
     capture::{CaptureArguments, ConnectingCommand, SystemProvider},
     connect::{ConnectedController, NamespaceArguments},
     failure::Failure,
@@ -37,6 +40,9 @@ pub(crate) struct CompareArguments {
     /// File to compare the blocks with; - for standard input.
     #[arg(short, long, default_value = "-")]
     file: PathBuf,
+
+    #[command(flatten)]
+    metadata: MetadataArguments,
 
     #[command(flatten)]
     namespace: NamespaceArguments,
@@ -102,12 +108,15 @@ impl ConnectingCommand for CompareArguments {
     }
 
     fn run(&self, provider: &Arc<SystemProvider>) -> Result<(), Failure> {
-        let mut input = Input::open(&self.file)?;
+        let input = Input::open(&self.file)?;
         input.check(self.lba, self.blocks)?;
         let (connected, namespace) = self.namespace.connect_paths(provider)?;
         namespace.require(OptionalCommand::Compare)?;
         let bytes = input.bytes_to_write(&namespace, self.lba, self.blocks)?;
-        let end = compare(&connected, &namespace, &mut input, self.lba, bytes)?;
+        let layout = self.metadata.layout(&namespace, self.lba)?;
+        let metadata = self.metadata.input(&namespace, &layout, bytes)?;
+        let mut comparison = Comparison { layout, input, metadata };
+        let end = compare(&connected, &namespace, &mut comparison, self.lba, bytes)?;
         let blocks = size::format_count(end - self.lba, "block");
         output::print_message(format_args!("{blocks} compared: no difference"));
         drop(namespace);
@@ -201,14 +210,22 @@ impl ConnectingCommand for WriteUncorrectableArguments {
     }
 }
 
+/// Inputs of a comparison.
+struct Comparison {
+    layout: BlockLayout,
+    input: Input,
+    metadata: Option<Input>,
+}
+
 /// Compares the blocks from `lba` on with `bytes` of the input, or all of it; returns the end.
 fn compare<P: Provider>(
     connected: &ConnectedController<P>,
     namespace: &IoNamespace,
-    input: &mut Input,
+    comparison: &mut Comparison,
     mut lba: u64,
     bytes: Option<u64>,
 ) -> Result<u64, Failure> {
+    let Comparison { layout, input, metadata } = comparison;
     let chunk = CHUNK_BYTES.min(namespace.transfer_bytes_max());
     let shutdown = &connected.runtime.shutdown;
     let mut data = vec![0; usize::try_from(chunk).map_err(Failure::failed)?];
@@ -230,7 +247,10 @@ fn compare<P: Provider>(
         }
         let data = &data[..got.unwrap_or(0)];
         namespace.check_range(lba, data.len() as u64).map_err(Error::from)?;
-        if let Some(block) = connected.runtime.run(difference(connected, namespace, lba, data))? {
+        let joined = read_joined(layout, data, metadata.as_mut(), || shutdown.get().is_some())?;
+        let blocks = joined.as_deref().unwrap_or(data);
+        let difference = difference(connected, (namespace, *layout), lba, blocks);
+        if let Some(block) = connected.runtime.run(difference)? {
             return Err(Failure::mismatch(format!("block {block} differs from {}", input.name())));
         }
         lba += data.len() as u64 / u64::from(namespace.info().block_size);
@@ -243,18 +263,18 @@ fn compare<P: Provider>(
 /// it is found by further ones, block by block.
 async fn difference<P: Provider>(
     connected: &ConnectedController<P>,
-    namespace: &IoNamespace,
+    (namespace, layout): (&IoNamespace, BlockLayout),
     lba: u64,
     data: &[u8],
 ) -> Result<Option<u64>, Failure> {
     let buffer = connected.controller.allocate(data.len())?;
-    if is_equal(namespace, lba, buffer, data).await? {
+    if is_equal((namespace, layout), lba, buffer, data).await? {
         return Ok(None);
     }
-    let block_size = namespace.info().block_size as usize;
+    let block_size = layout.buffer_bytes(namespace.info().block_size as usize);
     for (block, data) in (lba..).zip(data.chunks(block_size)) {
         let buffer = connected.controller.allocate(block_size)?;
-        if !is_equal(namespace, block, buffer, data).await? {
+        if !is_equal((namespace, layout), block, buffer, data).await? {
             return Ok(Some(block));
         }
     }
@@ -263,13 +283,13 @@ async fn difference<P: Provider>(
 }
 
 async fn is_equal(
-    namespace: &IoNamespace,
+    (namespace, layout): (&IoNamespace, BlockLayout),
     lba: u64,
     mut buffer: Buffer,
     data: &[u8],
 ) -> Result<bool, TransferError> {
     buffer.copy_in(0, data);
-    match namespace.compare(lba, buffer).await {
+    match layout.compare(namespace, lba, buffer).await {
         Ok(_) => Ok(true),
         Err(TransferError { error: Error::Rejected(Rejected::Command { status, .. }), .. })
             if status.code() == Status::COMPARE_FAILURE =>

@@ -483,7 +483,7 @@ fn dump(data: &[u8]) -> String {
 }
 
 /// Parser of a number of this type, decimal or hexadecimal.
-fn number<T: TryFrom<u64>>(text: &str) -> Result<T, String> {
+pub(super) fn number<T: TryFrom<u64>>(text: &str) -> Result<T, String> {
     T::try_from(size::number(text)?).map_err(|_| "too large".to_owned())
 }
 

@@ -2,25 +2,27 @@
 
 use std::{
     collections::VecDeque,
-    fs::File,
-    io::{self, ErrorKind, IsTerminal, Read, Write},
-    os::fd::AsFd,
-    path::{Path, PathBuf},
+    io::{self, IsTerminal},
+    path::PathBuf,
     sync::Arc,
 };
 
 use clap::Args;
 use indicatif::ProgressBar;
 use rdma_host::{Buffer, Provider, RangeCommands, TransferError};
-use rustix::event::{PollFd, PollFlags, Timespec};
 use tokio::task::JoinHandle;
 
+use super::{
+    block_file::{Input, Output, blocks_of, check_end, check_range},
+    metadata::{MetadataArguments, read_joined},
+};
 use crate::{
+    block_layout::BlockLayout,
     capture::{CaptureArguments, ConnectingCommand, SystemProvider},
     connect::ConnectedController,
     failure::Failure,
     io_namespace::IoNamespace,
-    load::{self, DRAIN_TIMEOUT},
+    load::DRAIN_TIMEOUT,
     output,
     overwrite::OverwriteArguments,
     progress::transfer_bar,
@@ -56,6 +58,9 @@ pub(crate) struct ReadArguments {
     file: PathBuf,
 
     #[command(flatten)]
+    metadata: MetadataArguments,
+
+    #[command(flatten)]
     target: TargetArguments,
 
     #[command(flatten)]
@@ -85,6 +90,9 @@ pub(crate) struct WriteArguments {
     overwrite: OverwriteArguments,
 
     #[command(flatten)]
+    metadata: MetadataArguments,
+
+    #[command(flatten)]
     target: TargetArguments,
 
     #[command(flatten)]
@@ -99,10 +107,12 @@ type PendingTransfer = JoinHandle<Result<Buffer, TransferError>>;
 struct RangeTransfer<P: Provider> {
     connected: ConnectedController<P>,
     namespace: IoNamespace,
+    layout: BlockLayout,
     /// First block.
     lba: u64,
     buffers: Vec<Buffer>,
     pending: VecDeque<PendingTransfer>,
+    /// Bytes of data of a command.
     chunk: u64,
     progress: ProgressBar,
 }
@@ -118,15 +128,22 @@ impl ConnectingCommand for ReadArguments {
         }
         check_end(self.lba, self.blocks.unwrap_or(0))?;
         let mut output = Output::open(&self.file)?;
+        let metadata = self.metadata.metadata.as_deref();
+        let mut metadata = metadata.map(Output::open).transpose()?;
         let connected = ConnectedController::connect_paths(provider, &self.target)?;
         let namespace = connected.io_namespace(self.ns)?;
         let lba = self.lba;
         let blocks = self.blocks.unwrap_or(namespace.info().blocks.saturating_sub(lba));
         let bytes = check_range(&namespace, lba, blocks)?;
+        let layout = self.metadata.layout(&namespace, lba)?;
+        self.metadata.check_size(&layout, Some(bytes))?;
         output.truncate()?;
-        let mut transfer = RangeTransfer::new(connected, namespace, lba, Some(bytes))?;
-        let complete =
-            transfer.read(bytes, &mut output).and_then(|read| Ok(read && output.flush()?));
+        if let Some(metadata) = &metadata {
+            metadata.truncate()?;
+        }
+        let mut transfer = RangeTransfer::new(connected, namespace, layout, (lba, Some(bytes)))?;
+        let read = transfer.read(bytes, &mut output, metadata.as_mut());
+        let complete = read.and_then(|read| Ok(read && output.flush()?));
         let done = transfer.describe("read", bytes);
         transfer.close();
         if complete? {
@@ -149,9 +166,11 @@ impl ConnectingCommand for WriteArguments {
         let namespace = connected.io_namespace(self.ns)?;
         let lba = self.lba;
         let bytes = input.bytes_to_write(&namespace, lba, self.blocks)?;
+        let layout = self.metadata.layout(&namespace, lba)?;
+        let mut metadata = self.metadata.input(&namespace, &layout, bytes)?;
         consent.check(&connected, &namespace)?;
-        let mut transfer = RangeTransfer::new(connected, namespace, lba, bytes)?;
-        let written = transfer.write(bytes, &mut input);
+        let mut transfer = RangeTransfer::new(connected, namespace, layout, (lba, bytes))?;
+        let written = transfer.write(bytes, &mut input, metadata.as_mut());
         let done = written.map(|bytes| transfer.describe("written", bytes));
         transfer.close();
         output::print_message(done?);
@@ -159,53 +178,30 @@ impl ConnectingCommand for WriteArguments {
     }
 }
 
-/// Refuses a range that ends beyond all numbers of blocks.
-pub(super) fn check_end(lba: u64, blocks: u64) -> Result<(), Failure> {
-    lba.checked_add(blocks).map(drop).ok_or_else(|| {
-        Failure::usage(format!(
-            "{blocks} blocks from block {lba} on are past the end of any namespace"
-        ))
-    })
-}
-
-/// Number of bytes in a range of blocks.
-///
-/// # Errors
-///
-/// A usage error if the range does not fit the namespace.
-pub(super) fn check_range(namespace: &IoNamespace, lba: u64, blocks: u64) -> Result<u64, Failure> {
-    let bytes = blocks.checked_mul(u64::from(namespace.info().block_size));
-    let bytes = bytes.ok_or_else(|| Failure::usage(format!("{blocks} blocks are too many")))?;
-    // A range of no blocks starts past the end; it is refused as one block there would be.
-    let least = u64::from(namespace.info().block_size);
-    namespace.check_range(lba, bytes.max(least)).map_err(rdma_host::Error::from)?;
-    Ok(bytes)
-}
-
-/// Whole blocks in a number of bytes.
-fn blocks_of(namespace: &IoNamespace, bytes: u64) -> u64 {
-    bytes / u64::from(namespace.info().block_size)
-}
-
 impl<P: Provider> RangeTransfer<P> {
     fn new(
         connected: ConnectedController<P>,
         namespace: IoNamespace,
-        lba: u64,
-        bytes: Option<u64>,
+        layout: BlockLayout,
+        (lba, bytes): (u64, Option<u64>),
     ) -> Result<Self, Failure> {
         let chunk = CHUNK_BYTES.min(namespace.transfer_bytes_max());
         let chunk = chunk.max(u64::from(namespace.info().block_size));
-        let size = usize::try_from(chunk).map_err(Failure::failed)?;
+        let size = layout.buffer_bytes(usize::try_from(chunk).map_err(Failure::failed)?);
         let buffers = connected.controller.allocate_many(DEPTH, size)?;
         let progress = transfer_bar(bytes);
         let pending = VecDeque::new();
-        Ok(Self { connected, namespace, lba, buffers, pending, chunk, progress })
+        Ok(Self { connected, namespace, layout, lba, buffers, pending, chunk, progress })
     }
 
     /// Reads `bytes`; returns false if the reader of the output has closed the pipe before.
-    fn read(&mut self, bytes: u64, output: &mut Output) -> Result<bool, Failure> {
-        let (mut submitted, mut received) = (0, 0);
+    fn read(
+        &mut self,
+        bytes: u64,
+        output: &mut Output,
+        mut metadata: Option<&mut Output>,
+    ) -> Result<bool, Failure> {
+        let (layout, mut submitted, mut received) = (self.layout, 0, 0);
         let mut copy = Vec::new();
         while received < bytes {
             let signal = self.signal();
@@ -221,7 +217,7 @@ impl<P: Provider> RangeTransfer<P> {
                 let length = self.chunk.min(bytes - submitted);
                 let at = self.lba + blocks_of(&self.namespace, submitted);
                 self.submit(buffer, length, move |namespace, part| async move {
-                    namespace.read(at, part).await
+                    layout.read(&namespace, at, part).await
                 })?;
                 submitted += length;
             }
@@ -231,9 +227,14 @@ impl<P: Provider> RangeTransfer<P> {
             })?;
             copy.resize(buffer.len(), 0);
             buffer.copy_out(0, &mut copy);
-            received += copy.len() as u64;
-            self.progress.inc(copy.len() as u64);
+            let length = layout.data_bytes(copy.len()) as u64;
+            received += length;
+            self.progress.inc(length);
             self.release(buffer);
+            if let Some((data, other)) = layout.split(&copy) {
+                metadata.as_mut().map(|output| output.write(&other)).transpose()?;
+                copy = data;
+            }
             if !output.write(&copy)? {
                 return Ok(false);
             }
@@ -242,7 +243,12 @@ impl<P: Provider> RangeTransfer<P> {
     }
 
     /// Writes `bytes`, or until the input ends; returns the number of bytes written.
-    fn write(&mut self, bytes: Option<u64>, input: &mut Input) -> Result<u64, Failure> {
+    fn write(
+        &mut self,
+        bytes: Option<u64>,
+        input: &mut Input,
+        mut metadata: Option<&mut Input>,
+    ) -> Result<u64, Failure> {
         let (mut submitted, mut written) = (0, 0);
         let mut copy = vec![0; usize::try_from(self.chunk).map_err(Failure::failed)?];
         let mut ended = false;
@@ -258,7 +264,7 @@ impl<P: Provider> RangeTransfer<P> {
                     break;
                 }
                 let at = self.lba + blocks_of(&self.namespace, submitted);
-                let outcome = self.write_chunk(at, &chunk[..got]);
+                let outcome = self.write_chunk(at, &chunk[..got], metadata.as_deref_mut());
                 outcome.map_err(|failure| self.describe_partial_write(failure, written))?;
                 submitted += got as u64;
             }
@@ -268,8 +274,9 @@ impl<P: Provider> RangeTransfer<P> {
             let buffer = self
                 .wait_oldest()
                 .map_err(|failure| self.describe_partial_write(failure, written))?;
-            written += buffer.len() as u64;
-            self.progress.inc(buffer.len() as u64);
+            let length = self.layout.data_bytes(buffer.len()) as u64;
+            written += length;
+            self.progress.inc(length);
             self.release(buffer);
         }
         let is_done = ended || bytes.is_some_and(|bytes| written == bytes);
@@ -297,12 +304,20 @@ impl<P: Provider> RangeTransfer<P> {
         self.connected.runtime.shutdown.get()
     }
 
-    fn write_chunk(&mut self, at: u64, bytes: &[u8]) -> Result<(), Failure> {
+    fn write_chunk(
+        &mut self,
+        at: u64,
+        bytes: &[u8],
+        metadata: Option<&mut Input>,
+    ) -> Result<(), Failure> {
         self.namespace.check_range(at, bytes.len() as u64).map_err(rdma_host::Error::from)?;
+        let layout = self.layout;
+        let shutdown = &self.connected.runtime.shutdown;
+        let joined = read_joined(&layout, bytes, metadata, || shutdown.get().is_some())?;
         let mut buffer = self.buffers.pop().expect("the caller saw a free one");
-        buffer.copy_in(0, bytes);
+        buffer.copy_in(0, joined.as_deref().unwrap_or(bytes));
         self.submit(buffer, bytes.len() as u64, move |namespace, part| async move {
-            namespace.write(at, part).await
+            layout.write(&namespace, at, part).await
         })
     }
 
@@ -337,7 +352,7 @@ impl<P: Provider> RangeTransfer<P> {
         F: FnOnce(IoNamespace, Buffer) -> R + Send + 'static,
         R: Future<Output = Result<Buffer, TransferError>> + Send,
     {
-        let length = usize::try_from(length).map_err(Failure::failed)?;
+        let length = self.layout.buffer_bytes(usize::try_from(length).map_err(Failure::failed)?);
         let namespace = self.namespace.clone();
         let task = async move {
             let mut part = buffer;
@@ -377,7 +392,7 @@ impl<P: Provider> RangeTransfer<P> {
     }
 
     fn release(&mut self, buffer: Buffer) {
-        if buffer.len() as u64 == self.chunk {
+        if self.layout.data_bytes(buffer.len()) as u64 == self.chunk {
             self.buffers.push(buffer);
         }
     }
@@ -386,175 +401,6 @@ impl<P: Provider> RangeTransfer<P> {
         self.progress.finish_and_clear();
         drop((self.progress, self.namespace));
         self.connected.close();
-    }
-}
-
-struct Output {
-    writer: Box<dyn Write>,
-    /// File, if it is not standard output.
-    file: Option<File>,
-    path: PathBuf,
-}
-
-impl Output {
-    /// Opens the file, and leaves in it what it has.
-    fn open(path: &Path) -> Result<Self, Failure> {
-        if path.as_os_str() == "-" {
-            let writer = Box::new(io::stdout().lock());
-            return Ok(Self { writer, file: None, path: path.to_owned() });
-        }
-        let opened = File::options().write(true).create(true).truncate(false).open(path);
-        let opened = opened.and_then(|file| Ok((file.try_clone()?, file)));
-        let (writer, file) = opened.map_err(|error| output_error(path, &error))?;
-        Ok(Self { writer: Box::new(writer), file: Some(file), path: path.to_owned() })
-    }
-
-    /// Empties a regular file, once there is something to write.
-    fn truncate(&self) -> Result<(), Failure> {
-        let Some(file) = &self.file else { return Ok(()) };
-        let emptied = file
-            .metadata()
-            .and_then(|metadata| if metadata.is_file() { file.set_len(0) } else { Ok(()) });
-        emptied.map_err(|error| output_error(&self.path, &error))
-    }
-
-    /// Writes all bytes; returns false if standard output is a pipe that the reader has closed.
-    fn write(&mut self, bytes: &[u8]) -> Result<bool, Failure> {
-        let written = self.writer.write_all(bytes);
-        self.check(written)
-    }
-
-    /// Flushes; returns false as [`write`](Self::write) does.
-    fn flush(&mut self) -> Result<bool, Failure> {
-        let flushed = self.writer.flush();
-        self.check(flushed)
-    }
-
-    fn check(&self, result: io::Result<()>) -> Result<bool, Failure> {
-        match result {
-            Ok(()) => Ok(true),
-            Err(error) if error.kind() == ErrorKind::BrokenPipe && self.path.as_os_str() == "-" => {
-                Ok(false)
-            }
-            Err(error) => Err(output_error(&self.path, &error)),
-        }
-    }
-}
-
-fn output_error(path: &Path, error: &io::Error) -> Failure {
-    Failure::failed(format!("cannot write to {}: {error}", path.display()))
-}
-
-/// File or standard input with blocks.
-pub(super) struct Input {
-    reader: File,
-    path: PathBuf,
-    /// Length, if it is a regular file.
-    bytes: Option<u64>,
-}
-
-impl Input {
-    pub(super) fn open(path: &Path) -> Result<Self, Failure> {
-        let cannot =
-            |error: io::Error| Failure::usage(format!("cannot read {}: {error}", path.display()));
-        if path.as_os_str() == "-" {
-            let stdin = io::stdin().as_fd().try_clone_to_owned().map_err(cannot)?;
-            return Ok(Self { reader: stdin.into(), path: path.to_owned(), bytes: None });
-        }
-        let file = File::open(path).map_err(cannot)?;
-        let metadata = file.metadata().map_err(cannot)?;
-        if metadata.is_dir() {
-            return Err(cannot(ErrorKind::IsADirectory.into()));
-        }
-        let bytes = metadata.is_file().then_some(metadata.len());
-        Ok(Self { reader: file, path: path.to_owned(), bytes })
-    }
-
-    pub(super) fn name(&self) -> String {
-        if self.path.as_os_str() == "-" {
-            "standard input".to_owned()
-        } else {
-            self.path.display().to_string()
-        }
-    }
-
-    /// Failure of a command for which there is no data.
-    pub(super) fn no_data(&self) -> Failure {
-        Failure::usage(format!("{} has no data", self.name()))
-    }
-
-    /// Refuses a range of blocks, or a file for it, that fits no namespace.
-    pub(super) fn check(&self, lba: u64, blocks: Option<u64>) -> Result<(), Failure> {
-        check_end(lba, blocks.unwrap_or(0))?;
-        match (blocks, self.bytes) {
-            (None, Some(0)) => Err(self.no_data()),
-            (None, Some(bytes)) => load::check_blocks(&format!("{}:", self.name()), bytes)
-                .map_err(|failure| failure.context("nothing was written")),
-            _ => Ok(()),
-        }
-    }
-
-    /// Number of bytes to write, checked as far as it is known; `None` to write until a pipe ends.
-    pub(super) fn bytes_to_write(
-        &self,
-        namespace: &IoNamespace,
-        lba: u64,
-        blocks: Option<u64>,
-    ) -> Result<Option<u64>, Failure> {
-        let requested = blocks.map(|blocks| check_range(namespace, lba, blocks)).transpose()?;
-        match (requested, self.bytes) {
-            (Some(requested), Some(there)) if there < requested => Err(Failure::usage(format!(
-                "{} has {there} bytes, {} blocks need {requested}; nothing was written",
-                self.name(),
-                blocks_of(namespace, requested),
-            ))),
-            (None, Some(there)) => {
-                let checked = namespace.check_range(lba, there).map_err(rdma_host::Error::from);
-                checked.map_err(|error| {
-                    Failure::from(error).context(format!("{}; nothing was written", self.name()))
-                })?;
-                Ok(Some(there))
-            }
-            (requested, _) => Ok(requested),
-        }
-    }
-
-    /// Reads until `chunk` is full or the input ends; `None` if there is nothing to read from a
-    /// pipe or terminal, and `stop` returns true.
-    pub(super) fn fill(
-        &mut self,
-        chunk: &mut [u8],
-        stop: impl Fn() -> bool,
-    ) -> Result<Option<usize>, Failure> {
-        let mut filled = 0;
-        while filled < chunk.len() {
-            let read = self.wait_readable().and_then(|is_readable| {
-                if is_readable {
-                    self.reader.read(&mut chunk[filled..]).map(Some)
-                } else {
-                    Ok(None)
-                }
-            });
-            match read {
-                Ok(Some(0)) => break,
-                Ok(Some(count)) => filled += count,
-                Ok(None) if stop() => return Ok(None),
-                Ok(None) => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => {
-                    return Err(Failure::failed(format!("cannot read {}: {error}", self.name())));
-                }
-            }
-        }
-        Ok(Some(filled))
-    }
-
-    /// Waits for a while until a read would not block; always true of a file.
-    fn wait_readable(&self) -> io::Result<bool> {
-        /// Time between looks at the signals.
-        const INTERVAL: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
-        let mut descriptors = [PollFd::new(&self.reader, PollFlags::IN)];
-        Ok(self.bytes.is_some() || rustix::event::poll(&mut descriptors, Some(&INTERVAL))? > 0)
     }
 }
 

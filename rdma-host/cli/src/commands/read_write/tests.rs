@@ -41,11 +41,13 @@ fn a_read_without_data_holds_no_earlier_blocks() {
     let controller = runtime.runtime.block_on(connecting).unwrap();
     let namespace = runtime.runtime.block_on(controller.namespace(NamespaceId(1))).unwrap();
     let buffers = controller.allocate_many(1, CHUNK).unwrap();
+    let layout = BlockLayout::plain(&namespace.info());
     let (controller, subsystem) = (Arc::new(controller), options.subsystem);
     let connected = ConnectedController { runtime, controller, paths: None, subsystem };
     let mut transfer = RangeTransfer {
         connected,
         namespace: IoNamespace::Controller(namespace),
+        layout,
         lba: 0,
         buffers,
         pending: VecDeque::new(),
@@ -55,7 +57,7 @@ fn a_read_without_data_holds_no_earlier_blocks() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("image");
     let mut output = Output::open(&path).unwrap();
-    assert!(transfer.read(3 * CHUNK as u64, &mut output).unwrap());
+    assert!(transfer.read(3 * CHUNK as u64, &mut output, None).unwrap());
     assert!(output.flush().unwrap());
     let read = fs::read(&path).unwrap();
     let (sent, rest) = read.split_at(CHUNK);
