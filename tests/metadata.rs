@@ -2,7 +2,10 @@
 //! scripted target, whose checksums are its own.
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -32,6 +35,8 @@ struct Bed {
     namespace: Namespace,
     medium: Medium,
     format: Format,
+    /// Bytes of the longest transfer that was asked for.
+    longest: Arc<AtomicUsize>,
 }
 
 impl Bed {
@@ -97,13 +102,20 @@ fn block_on<F: Future>(future: F) -> F::Output {
 fn on_format<F: Future<Output = ()>>(format: Format, test: impl FnOnce(Bed) -> F) {
     let fabric = Fabric::auto(1);
     let host = fabric.host("host", "10.0.0.1".parse().expect("an address"));
-    let target = Target::new(&fabric, Box::new(|_, _| {})).supporting(ONCS, 1).formatted(format);
+    let longest = Arc::new(AtomicUsize::new(0));
+    let noted = Arc::clone(&longest);
+    let hook = move |seen: ReceivedCommand, _: &mut Answer| {
+        if seen.is_io() {
+            noted.fetch_max(seen.keyed().0, Ordering::Relaxed);
+        }
+    };
+    let target = Target::new(&fabric, Box::new(hook)).supporting(ONCS, 1).formatted(format);
     let medium = target.medium();
     block_on(async {
         tokio::spawn(target.run());
         let controller = Controller::connect_over(&host, &options()).await.expect("it succeeds");
         let namespace = controller.namespace(NamespaceId(1)).await.expect("it succeeds");
-        test(Bed { controller, namespace, medium, format }).await;
+        test(Bed { controller, namespace, medium, format, longest }).await;
     });
 }
 
@@ -306,6 +318,10 @@ fn plain_buffers_are_protected_by_the_controller() {
             let extended = bed.read_extended(3, 600, &by(ProtectionAction::Host)).await.unwrap();
             assert!(bed.data(&extended) == data);
 
+            let one = bed.filled(&data[..block]);
+            let one = namespace.write_with_force_unit_access(699, one).await.unwrap();
+            assert!(content(&namespace.read(699, one).await.unwrap()) == data[..block]);
+
             let halves = vec![bed.filled(&data[..block]), bed.filled(&data[block..2 * block])];
             namespace.write_vectored(700, halves).await.unwrap();
             let halves = bed.controller.allocate_many(2, block).unwrap();
@@ -393,6 +409,8 @@ fn other_metadata_is_interleaved_with_the_data() {
         let bounce =
             namespace.read_separate(2, bounce, &mut read, &mut other, &options).await.unwrap();
         assert!(read == data && other == metadata);
+        // Of 227 blocks with their metadata: one more is above the controller's limit, 128 KiB.
+        assert_eq!(bed.longest.load(Ordering::Relaxed), 227 * 576);
         let extended = bed.read_extended(3, 1, &options).await.unwrap();
         assert!(extended == [&data[512..1024], &metadata[64..128]].concat());
         let buffer = namespace.compare_extended(3, bed.filled(&extended), &options).await.unwrap();
