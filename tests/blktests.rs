@@ -7,7 +7,9 @@
 //! `with_all_paths_gone_commands_are_held_and_go_on_when_one_is_back`). Events of a live
 //! connection, which have no case of their own there, are in `blktests/events.rs`. Of SPDK's cases
 //! for targets, `fused_ordering` is `nvm_commands` (`a_counter_is_shared_by_many`), `nvm_limits`
-//! that of nvme/065.
+//! that of nvme/065. 054 is `nvm_commands` (`two_hosts_share_a_namespace`), 057 `multipath`
+//! (`the_access_changes_under_load`), and 058 there too
+//! (`a_namespace_is_replaced_again_and_again`).
 
 // bed: --target tests/targets/events.toml
 

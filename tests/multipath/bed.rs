@@ -10,7 +10,9 @@ use std::{
 
 use rdma_host::{
     FenceChangeKind, FenceChanges, PathId, PathPolicy, PathState, ReconnectOptions, Subsystem,
-    SubsystemNamespace, SubsystemOptions, error::PathError, wire::NamespaceId,
+    SubsystemNamespace, SubsystemOptions,
+    error::{Misuse, PathError},
+    wire::NamespaceId,
 };
 use tests::{
     SUBSYSTEM, controllers, deadline_factor, load::HANG_TIMEOUT,
@@ -301,4 +303,66 @@ fn what_is_seen_when_all_paths_are_gone() {
         subsystem.shutdown().await;
     });
     before.wait_until_released("rxe0");
+}
+
+/// blktests nvme/058: a namespace is replaced by another one, over and over, below several paths.
+/// What was made for the old one never reaches the new one once that is known, and the new one is
+/// used over all paths.
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn a_namespace_is_replaced_again_and_again() {
+    const REPLACEMENTS: u64 = 11;
+    run_in_bed(async {
+        let subsystem = Subsystem::connect(&options(PathPolicy::RoundRobin)).await;
+        let subsystem = subsystem.expect("three ports");
+        for replacement in 0..REPLACEMENTS {
+            let old = subsystem.namespace(NamespaceId(1)).await.expect("it is there");
+            let mut buffer = subsystem.allocate(4096).expect("memory");
+            let uuid = uuid::Uuid::from_u128(0x5000 + u128::from(replacement));
+            blocking(move || {
+                for (attribute, value) in
+                    [("enable", "0"), ("uuid", &*uuid.to_string()), ("enable", "1")]
+                {
+                    target(&["set", "namespace", SUBSYSTEM, "1", attribute, value]);
+                }
+            })
+            .await;
+            let began = Instant::now();
+            let refused = loop {
+                assert!(
+                    began.elapsed() < HANG_TIMEOUT * deadline_factor(),
+                    "{}",
+                    subsystem.status()
+                );
+                match old.read(0, buffer).await {
+                    Ok(read) => buffer = read,
+                    Err(refused) => break refused,
+                }
+            };
+            println!("replacement {replacement}: {refused} after {:?}", began.elapsed());
+            let new = loop {
+                assert!(
+                    began.elapsed() < HANG_TIMEOUT * deadline_factor(),
+                    "{}",
+                    subsystem.status()
+                );
+                match subsystem.namespace(NamespaceId(1)).await {
+                    Ok(new) if new.info().uuid == Some(uuid) => break new,
+                    _ => tokio::time::sleep(Duration::from_millis(5)).await,
+                }
+            };
+            for _ in 0..2 * PORTS.len() {
+                let buffer = subsystem.allocate(4096).expect("memory");
+                let refused = old.read(0, buffer).await.expect_err("it is another namespace").error;
+                let is_replaced = matches!(refused, Error::Misuse(Misuse::NamespaceReplaced(_)));
+                assert!(is_replaced && old.info().uuid != Some(uuid), "{refused}");
+            }
+            for lba in 0..2 * PORTS.len() as u64 {
+                let buffer = subsystem.allocate(4096).expect("memory");
+                new.write(lba, buffer).await.expect("it is used");
+            }
+        }
+        println!("{}", subsystem.status());
+        subsystem.shutdown().await;
+    });
 }

@@ -14,6 +14,7 @@
 
 mod connecting;
 mod first_attempts;
+mod path_record;
 mod path_snapshot;
 mod path_status;
 mod path_table;
@@ -38,10 +39,7 @@ pub use self::{
     subsystem_namespace::SubsystemNamespace,
     subsystem_poller::SubsystemPoller,
 };
-use self::{
-    path_table::{PathTable, Presence},
-    path_task::compare_namespaces,
-};
+use self::{path_record::Presence, path_table::PathTable, path_task::compare_namespaces};
 use crate::{
     config::ConnectOptions,
     driver::{api::controller::Controller, control::subscription::FenceChanges},
@@ -152,11 +150,12 @@ impl<P: Provider> Subsystem<P> {
         if self.is_polled {
             return Err(Misuse::PolledController.into());
         }
-        self.identify_namespace(id).await?;
-        Ok(SubsystemNamespace::new(Arc::clone(&self.table), id))
+        let info = self.identify_namespace(id).await?;
+        Ok(SubsystemNamespace::new(Arc::clone(&self.table), info))
     }
 
-    /// Identifies a namespace on all live paths. It must be the same on each that has it.
+    /// Identifies a namespace on all live paths. It must be the same on each that has it. Where
+    /// another one has taken the id on all paths, that is used from now on.
     ///
     /// # Errors
     ///
@@ -164,7 +163,9 @@ impl<P: Provider> Subsystem<P> {
     /// [`Controller::identify_namespace`].
     pub async fn identify_namespace(&self, id: NamespaceId) -> Result<NamespaceInfo, Error> {
         let _guard = self.table.loading.lock().await;
-        if let Some(info) = self.table.namespace(id) {
+        if let Some(info) = self.table.namespace(id)
+            && !self.table.is_absent(id)
+        {
             return Ok(info);
         }
         let mut on = Vec::new();

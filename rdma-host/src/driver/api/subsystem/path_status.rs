@@ -124,3 +124,16 @@ impl PathStatus {
         }
     }
 }
+
+/// Mean of the latencies, in nanoseconds, that are not 0; `None` if all are.
+pub(super) fn mean(latencies: impl Iterator<Item = u64>) -> Option<Duration> {
+    let known = latencies.filter(|&latency| latency > 0);
+    let (sum, count) = known.fold((0, 0), |(sum, count), latency| (sum + latency, count + 1));
+    (count > 0).then(|| Duration::from_nanos(sum / count))
+}
+
+/// Numbers of paths as text: `0, 2`, or `none`.
+pub(super) fn numbers(paths: &[PathId]) -> String {
+    let numbers: Vec<_> = paths.iter().map(|path| path.0.to_string()).collect();
+    if numbers.is_empty() { "none".to_owned() } else { numbers.join(", ") }
+}

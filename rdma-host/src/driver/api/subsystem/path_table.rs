@@ -14,8 +14,9 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use super::{
+    path_record::{Head, Presence, Record},
     path_snapshot::{PathCounters, PathSnapshot},
-    path_status::{NamespacePath, PathStatus, SubsystemStatus},
+    path_status::{NamespacePath, PathStatus, SubsystemStatus, mean, numbers},
 };
 use crate::{
     config::ConnectOptions,
@@ -52,41 +53,11 @@ struct State {
     paths: Paths,
     records: Vec<Record>,
     heads: BTreeMap<NamespaceId, Head>,
+    /// Number of namespaces that were added.
+    added: u64,
     /// Counters of the threads that poll the queues of paths themselves.
     counters: Vec<Arc<PathCounters>>,
     is_closed: bool,
-}
-
-/// Connection and counters of a path.
-struct Record {
-    state: PathState,
-    /// Generation of the connection that commands are sent on.
-    generation: u64,
-    retry: CommandRetry,
-    /// Error that ended the last connection.
-    cause: Option<Error>,
-    failures: u64,
-    switches: u64,
-    switched_at: Option<std::time::SystemTime>,
-}
-
-/// Namespace of the subsystem.
-struct Head {
-    info: NamespaceInfo,
-    /// Handles by path.
-    on: Vec<Presence>,
-    /// Paths among which the policy chooses.
-    active: Vec<PathId>,
-}
-
-/// Knowledge of whether a path has a namespace.
-#[derive(Clone)]
-pub(super) enum Presence {
-    /// Not identified there yet.
-    Unknown,
-    There(Arc<Namespace>),
-    /// Not attached there, or another namespace has its id.
-    Absent,
 }
 
 /// Choice for a command.
@@ -123,17 +94,6 @@ impl Attempt {
 impl Drop for Attempt {
     fn drop(&mut self) {
         self.table.state.lock().paths.end(self.path, self.latency);
-    }
-}
-
-impl Head {
-    fn has(&self, paths: &[Record], path: PathId) -> bool {
-        match self.on[path.0] {
-            Presence::There(_) => true,
-            Presence::Absent => false,
-            // It is identified before the path is live.
-            Presence::Unknown => paths[path.0].state != PathState::Live,
-        }
     }
 }
 
@@ -198,6 +158,7 @@ impl PathTable {
                 paths: Paths::new(count, policy),
                 records: std::iter::repeat_with(record).take(count).collect(),
                 heads: BTreeMap::new(),
+                added: 0,
                 counters: Vec::new(),
                 is_closed: false,
             }),
@@ -214,13 +175,17 @@ impl PathTable {
         at + self.clock.delta(raw, self.clock.raw())
     }
 
-    /// Chooses a path for a command to a namespace, another one than `except` if possible.
+    /// Chooses a path for a command to a namespace, another one than `except` if possible. Fails if
+    /// another namespace has its id now.
     pub(super) fn begin(
         self: &Arc<Self>,
-        id: NamespaceId,
+        (id, instance): (NamespaceId, u64),
         except: Option<PathId>,
     ) -> Begun<Attempt> {
         let mut state = self.state.lock();
+        if state.heads.get(&id).is_none_or(|head| head.instance != instance) {
+            return Begun::Fail;
+        }
         let (now, version) = (self.now(), *self.version.borrow());
         match state.choose(id, except, version, |paths, group, has| paths.choose(group, has, now)) {
             Begun::Send((path, namespace)) => {
@@ -458,6 +423,19 @@ impl PathTable {
         Some(NamespaceInfo { blocks: sizes.max().unwrap_or(head.info.blocks), ..head.info })
     }
 
+    /// Number of the namespace that has this id; `None` if it is not in use.
+    pub(super) fn instance(&self, id: NamespaceId) -> Option<u64> {
+        self.state.lock().heads.get(&id).map(|head| head.instance)
+    }
+
+    /// Returns true if each path was found not to have the namespace in use, or to have another one
+    /// of its id.
+    pub(super) fn is_absent(&self, id: NamespaceId) -> bool {
+        let state = self.state.lock();
+        let head = state.heads.get(&id);
+        head.is_some_and(|head| head.on.iter().all(|on| matches!(on, Presence::Absent)))
+    }
+
     /// Returns true if the connection of a path is live.
     pub(super) fn is_live(&self, path: PathId) -> bool {
         self.state.lock().records[path.0].state == PathState::Live
@@ -474,10 +452,13 @@ impl PathTable {
         there.collect()
     }
 
-    /// Adds a namespace, which was identified on the live paths.
+    /// Adds a namespace, which was identified on the live paths, in place of another one of its id.
     pub(super) fn add(&self, info: NamespaceInfo, on: Vec<Presence>) {
         let mut state = self.state.lock();
-        let head = Head { info, on, active: Vec::new() };
+        let same = state.heads.get(&info.id).filter(|head| head.info.is_same_as(&info));
+        let instance = same.map_or(state.added, |head| head.instance);
+        state.added += 1;
+        let head = Head { info, instance, on, active: Vec::new() };
         let has = |path| head.has(&state.records, path);
         let active = state.paths.active(info.ana_group, has);
         state.heads.insert(info.id, Head { active, ..head });
@@ -577,17 +558,4 @@ impl PathTable {
         }
         self.note_change();
     }
-}
-
-/// Mean of the latencies, in nanoseconds, that are not 0; `None` if all are.
-fn mean(latencies: impl Iterator<Item = u64>) -> Option<Duration> {
-    let known = latencies.filter(|&latency| latency > 0);
-    let (sum, count) = known.fold((0, 0), |(sum, count), latency| (sum + latency, count + 1));
-    (count > 0).then(|| Duration::from_nanos(sum / count))
-}
-
-/// Numbers of paths as text: `0, 2`, or `none`.
-fn numbers(paths: &[PathId]) -> String {
-    let numbers: Vec<_> = paths.iter().map(|path| path.0.to_string()).collect();
-    if numbers.is_empty() { "none".to_owned() } else { numbers.join(", ") }
 }

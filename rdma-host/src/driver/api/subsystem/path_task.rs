@@ -9,7 +9,7 @@ use std::{
 use tokio::sync::watch;
 use verbs::Provider;
 
-use super::path_table::{PathTable, Presence};
+use super::{path_record::Presence, path_table::PathTable};
 use crate::{
     config::{EVENT_INTERVAL_MIN, PATH_RELOAD_DELAY},
     driver::{

@@ -35,6 +35,10 @@ use crate::{
 pub struct SubsystemNamespace {
     table: Arc<PathTable>,
     id: NamespaceId,
+    /// Number of the namespace in the table.
+    instance: u64,
+    /// Identify Namespace data at the time of its identification.
+    identified: NamespaceInfo,
 }
 
 /// Operation that may be repeated on another path.
@@ -117,8 +121,22 @@ impl Outcome {
 }
 
 impl SubsystemNamespace {
-    pub(super) fn new(table: Arc<PathTable>, id: NamespaceId) -> Self {
-        Self { table, id }
+    /// Handle of a namespace in use.
+    pub(super) fn new(table: Arc<PathTable>, info: NamespaceInfo) -> Self {
+        let instance = table.instance(info.id).expect("it was just identified");
+        Self { table, id: info.id, instance, identified: info }
+    }
+
+    fn is_replaced(&self) -> bool {
+        self.table.instance(self.id) != Some(self.instance)
+    }
+
+    /// Error of a command for which there is no path.
+    fn no_path(&self) -> Error {
+        match self.is_replaced() {
+            true => Misuse::NamespaceReplaced(self.id).into(),
+            false => self.table.no_path(self.id),
+        }
     }
 
     /// Latest Identify Namespace data; the size may change.
@@ -128,7 +146,8 @@ impl SubsystemNamespace {
     /// Never: a namespace is handed out once it is identified.
     #[must_use]
     pub fn info(&self) -> NamespaceInfo {
-        self.table.namespace(self.id).expect("a namespace is handed out once it is identified")
+        let latest = self.table.namespace(self.id).filter(|_| !self.is_replaced());
+        latest.unwrap_or(self.identified)
     }
 
     /// Reads from `lba` on into the whole buffer.
@@ -302,7 +321,7 @@ impl SubsystemNamespace {
     /// Waits for a path that is usable.
     async fn next_path(&self, progress: &mut Progress) -> Result<Attempt, Error> {
         loop {
-            match self.table.begin(self.id, progress.failed_on) {
+            match self.table.begin((self.id, self.instance), progress.failed_on) {
                 Begun::Send(attempt) => return Ok(attempt),
                 Begun::Same => {
                     runtime::sleep(PATH_RETRY_INTERVAL).await;
@@ -311,12 +330,12 @@ impl SubsystemNamespace {
                 Begun::Hold(version) => {
                     let deadline = progress.hold(&self.table);
                     if deadline.is_some_and(|deadline| runtime::now() >= deadline) {
-                        return Err(self.table.no_path(self.id));
+                        return Err(self.no_path());
                     }
                     self.table.until_changed(version, deadline).await;
                     progress.failed_on = None;
                 }
-                Begun::Fail => return Err(self.table.no_path(self.id)),
+                Begun::Fail => return Err(self.no_path()),
             }
         }
     }
