@@ -80,7 +80,7 @@ fn commands_of_blocks_reach_a_target_that_has_them() {
     let scripted = ScriptedTarget::start(ONCS, 0);
     let target = &*scripted.uri;
     let mut data = tests::noise(24 * BLOCK, 4);
-    done(target, "write --lba 0 --overwrite --force", &data);
+    done(target, "write --lba 0 --overwrite --force --force-unit-access", &data);
     done(target, "compare --lba 0", &data);
     refused(target, "compare --lba 0", &[], 2, "standard input has no data");
     done(target, "compare --lba 4 --blocks 8", &data[4 * BLOCK..12 * BLOCK]);

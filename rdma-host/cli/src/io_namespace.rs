@@ -29,6 +29,19 @@ impl IoNamespace {
         }
     }
 
+    pub(crate) async fn write_with_force_unit_access(
+        &self,
+        lba: u64,
+        buffer: Buffer,
+    ) -> Result<Buffer, TransferError> {
+        match self {
+            Self::Controller(namespace) => {
+                namespace.write_with_force_unit_access(lba, buffer).await
+            }
+            Self::Subsystem(namespace) => namespace.write_with_force_unit_access(lba, buffer).await,
+        }
+    }
+
     pub(crate) async fn compare(&self, lba: u64, buffer: Buffer) -> Result<Buffer, TransferError> {
         match self {
             Self::Controller(namespace) => namespace.compare(lba, buffer).await,

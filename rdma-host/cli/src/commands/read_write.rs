@@ -86,6 +86,10 @@ pub(crate) struct WriteArguments {
     #[arg(short, long, default_value = "-")]
     file: PathBuf,
 
+    /// Have each command complete once its blocks are on non-volatile media (FUA).
+    #[arg(long)]
+    force_unit_access: bool,
+
     #[command(flatten)]
     overwrite: OverwriteArguments,
 
@@ -114,6 +118,8 @@ struct RangeTransfer<P: Provider> {
     pending: VecDeque<PendingTransfer>,
     /// Bytes of data of a command.
     chunk: u64,
+    /// True if writes have Force Unit Access.
+    is_forced: bool,
     progress: ProgressBar,
 }
 
@@ -168,8 +174,15 @@ impl ConnectingCommand for WriteArguments {
         let bytes = input.bytes_to_write(&namespace, lba, self.blocks)?;
         let layout = self.metadata.layout(&namespace, lba)?;
         let mut metadata = self.metadata.input(&namespace, &layout, bytes)?;
+        if self.force_unit_access && layout.action().is_some() {
+            return Err(Failure::usage(
+                "--force-unit-access is for namespaces without metadata; every write ends with a \
+                 flush",
+            ));
+        }
         consent.check(&connected, &namespace)?;
         let mut transfer = RangeTransfer::new(connected, namespace, layout, (lba, bytes))?;
+        transfer.is_forced = self.force_unit_access;
         let written = transfer.write(bytes, &mut input, metadata.as_mut());
         let done = written.map(|bytes| transfer.describe("written", bytes));
         transfer.close();
@@ -191,7 +204,8 @@ impl<P: Provider> RangeTransfer<P> {
         let buffers = connected.controller.allocate_many(DEPTH, size)?;
         let progress = transfer_bar(bytes);
         let pending = VecDeque::new();
-        Ok(Self { connected, namespace, layout, lba, buffers, pending, chunk, progress })
+        let is_forced = false;
+        Ok(Self { connected, namespace, layout, lba, buffers, pending, chunk, is_forced, progress })
     }
 
     /// Reads `bytes`; returns false if the reader of the output has closed the pipe before.
@@ -311,13 +325,16 @@ impl<P: Provider> RangeTransfer<P> {
         metadata: Option<&mut Input>,
     ) -> Result<(), Failure> {
         self.namespace.check_range(at, bytes.len() as u64).map_err(rdma_host::Error::from)?;
-        let layout = self.layout;
+        let (layout, is_forced) = (self.layout, self.is_forced);
         let shutdown = &self.connected.runtime.shutdown;
         let joined = read_joined(&layout, bytes, metadata, || shutdown.get().is_some())?;
         let mut buffer = self.buffers.pop().expect("the caller saw a free one");
         buffer.copy_in(0, joined.as_deref().unwrap_or(bytes));
         self.submit(buffer, bytes.len() as u64, move |namespace, part| async move {
-            layout.write(&namespace, at, part).await
+            match is_forced {
+                true => namespace.write_with_force_unit_access(at, part).await,
+                false => layout.write(&namespace, at, part).await,
+            }
         })
     }
 
