@@ -8,10 +8,10 @@ use std::sync::{
 
 use rdma_fabric::Host;
 use rdma_host::{
-    Buffer, Command, CommandCompletion, Controller, ExecutionStatus, MemoryMode, RangeCommands,
-    TransferError,
+    Buffer, Command, CommandCompletion, Controller, Data, ExecutionStatus, MemoryMode,
+    RangeCommands, TransferError,
     error::{Misuse, TargetMisbehaved},
-    wire::Status,
+    wire::{Sqe, Status},
 };
 
 use super::*;
@@ -157,6 +157,27 @@ fn a_pair_waits_for_room_for_both() {
             }
             assert_eq!((users[3], poller.room()), (9, 4));
             poller.submit(Command::flush(id)).unwrap();
+        },
+    );
+}
+
+#[test]
+fn a_command_of_a_pair_is_not_submitted_alone() {
+    with_options(
+        (ONCS, FUSES),
+        |_, _| {},
+        |_| {},
+        async |host, options| {
+            let connecting = Controller::connect_over(host, options);
+            let (controller, mut pollers) = connecting.polled(1).await.unwrap();
+            let buffer = || controller.allocate(2 * BLOCK).unwrap();
+            let first = Sqe::fused_compare(NamespaceId(1), 0, 1);
+            let sqe = first.fused_write();
+            let command = Command { sqe, data: Data::ToController(buffer()), user: 3 };
+            let refused = pollers[0].submit(command).unwrap_err();
+            assert!(refused.to_string().contains("the first command"), "{refused}");
+            assert_eq!((refused.user, refused.data.map(|data| data.len())), (3, Some(2 * BLOCK)));
+            controller.shutdown().await;
         },
     );
 }

@@ -18,8 +18,8 @@ struct Limits {
 
 const PACKAGES: [Limits; 11] = [
     Limits { root: "auth/src/lib.rs", lines: 1_700 },
-    Limits { root: "rdma-host/src/lib.rs", lines: 19_065 },
-    Limits { root: "rdma-host/cli/src/lib.rs", lines: 14_986 },
+    Limits { root: "rdma-host/src/lib.rs", lines: 19_073 },
+    Limits { root: "rdma-host/cli/src/lib.rs", lines: 15_376 },
     Limits { root: "rdma-host/options/src/lib.rs", lines: 2_960 },
     Limits { root: "rdma-host/capi/src/lib.rs", lines: 1_800 },
     Limits { root: "rdma-host/ublk/src/lib.rs", lines: 945 },

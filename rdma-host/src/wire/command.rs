@@ -228,6 +228,7 @@ impl Sqe {
 
     /// Returns true for one of the two commands of a fused operation (FUSE is not 0, Base 3.4.2).
     #[must_use]
+    #[inline]
     pub fn is_fused(&self) -> bool {
         self.flags & 0b11 != 0
     }

@@ -161,7 +161,7 @@ impl Namespace {
         let direction = match data {
             Data::None => DataDirection::None,
             Data::FromController(_) => DataDirection::FromController,
-            Data::ToController(_) | Data::Fused(_) => DataDirection::ToController,
+            Data::ToController(_) => DataDirection::ToController,
         };
         let bytes = data.len() as u64;
         check(opcode, direction, bytes)?;

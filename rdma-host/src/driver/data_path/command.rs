@@ -23,12 +23,10 @@ pub struct Command {
 pub enum Data {
     /// Buffer that the controller writes.
     FromController(Buffer),
-    /// Buffer that the controller reads.
-    ToController(Buffer),
-    /// Buffer that the controller reads for a fused operation: half of it for each command.
-    Fused(Buffer),
     /// No data.
     None,
+    /// Buffer that the controller reads.
+    ToController(Buffer),
 }
 
 /// Completion of a command. Each submitted command completes exactly once.
@@ -114,7 +112,7 @@ impl Command {
         let halves = buffer.len().is_multiple_of(2 * blocks.max(1) as usize);
         assert!(halves, "a buffer of two halves with {blocks} blocks each");
         let sqe = Sqe::fused_compare(namespace, lba, blocks);
-        Self { sqe, data: Data::Fused(buffer), user: 0 }
+        Self { sqe, data: Data::ToController(buffer), user: 0 }
     }
 
     /// Creates a Verify of `blocks` blocks from `lba` on, which reads them without a transfer.
@@ -196,6 +194,12 @@ impl Command {
 }
 
 impl Command {
+    /// Number of bytes that the command transfers; of a fused operation, each of its commands.
+    pub(crate) fn transfer_bytes(&self) -> u64 {
+        let bytes = self.data.len() as u64;
+        if self.sqe.is_fused() { bytes / 2 } else { bytes }
+    }
+
     /// Moves the command out of a reference, leaving [`Data::None`].
     pub(crate) fn take(&mut self) -> Self {
         let data = std::mem::replace(&mut self.data, Data::None);
@@ -211,12 +215,10 @@ impl ExecutionStatus {
 }
 
 impl Data {
-    /// Number of bytes that a command transfers.
     #[inline]
     pub(crate) fn len(&self) -> usize {
         match self {
             Self::FromController(buffer) | Self::ToController(buffer) => buffer.len(),
-            Self::Fused(buffer) => buffer.len() / 2,
             Self::None => 0,
         }
     }
@@ -224,9 +226,7 @@ impl Data {
     #[inline]
     pub(crate) fn buffer(&self) -> Option<&Buffer> {
         match self {
-            Self::FromController(buffer) | Self::ToController(buffer) | Self::Fused(buffer) => {
-                Some(buffer)
-            }
+            Self::FromController(buffer) | Self::ToController(buffer) => Some(buffer),
             Self::None => None,
         }
     }
@@ -234,7 +234,6 @@ impl Data {
     /// Data of a command with this buffer, in the direction of its transfer.
     pub(crate) fn of(sqe: &Sqe, buffer: Option<Buffer>) -> Self {
         match buffer {
-            Some(buffer) if sqe.is_fused() => Self::Fused(buffer),
             Some(buffer) if sqe.opcode().sends_data() => Self::ToController(buffer),
             Some(buffer) => Self::FromController(buffer),
             None => Self::None,
@@ -244,9 +243,7 @@ impl Data {
     #[inline]
     pub(crate) fn into_buffer(self) -> Option<Buffer> {
         match self {
-            Self::FromController(buffer) | Self::ToController(buffer) | Self::Fused(buffer) => {
-                Some(buffer)
-            }
+            Self::FromController(buffer) | Self::ToController(buffer) => Some(buffer),
             Self::None => None,
         }
     }

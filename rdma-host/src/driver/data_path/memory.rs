@@ -103,7 +103,7 @@ pub(crate) fn bind_info(data: &Data) -> Option<BindInfo<'_>> {
     let (buffer, access) = match data {
         Data::FromController(buffer) => (buffer, Access::REMOTE_WRITE),
         Data::ToController(buffer) => (buffer, Access::REMOTE_READ),
-        Data::Fused(_) | Data::None => return None,
+        Data::None => return None,
     };
     Some(BindInfo { buffer, range: 0..buffer.len(), access })
 }

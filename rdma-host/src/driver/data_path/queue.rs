@@ -133,25 +133,31 @@ impl<P: Provider> Queue<P> {
     /// left to [`submit`](Self::submit).
     #[inline(always)]
     pub(crate) fn submit_fast(&mut self, command: &mut Command, started: u64) -> bool {
-        match self.inline_sgl(&command.data) {
+        match self.inline_sgl(command) {
             Some(sgl) => self.submit_inline(command, sgl, started).is_ok(),
-            None => self.binds(&command.data) && self.submit_bound(command, started).is_ok(),
+            None => {
+                self.binds(&command.data)
+                    && !command.sqe.is_fused()
+                    && self.submit_bound(command, started).is_ok()
+            }
         }
     }
 
     /// Data pointer of a command on the fast path; `None` for any other command.
     #[inline(always)]
-    fn inline_sgl(&self, data: &Data) -> Option<SglDescriptor> {
+    fn inline_sgl(&self, command: &Command) -> Option<SglDescriptor> {
         if !self.has_fast_path {
             return None;
         }
+        let data = &command.data;
         let (Data::FromController(buffer) | Data::ToController(buffer)) = data else {
-            return matches!(data, Data::None).then(SglDescriptor::none);
+            return Some(SglDescriptor::none());
         };
         let length = u32::try_from(buffer.len()).ok()?;
         let fits = length <= SglDescriptor::KEYED_LENGTH_MAX
             && self.queue_pair.accepts(buffer)
-            && !self.fits_in_capsule(data);
+            && !self.fits_in_capsule(data)
+            && !(matches!(data, Data::ToController(_)) && command.sqe.is_fused());
         fits.then(|| {
             SglDescriptor::keyed(buffer.address(), length, RemoteKey(buffer.remote_key().0))
         })
@@ -265,8 +271,7 @@ impl<P: Provider> Queue<P> {
     fn binds(&self, data: &Data) -> bool {
         let length = data.len();
         let max = SglDescriptor::KEYED_LENGTH_MAX as usize;
-        let is_plain = !matches!(data, Data::Fused(_));
-        self.has_windows && (1..=max).contains(&length) && is_plain && !self.fits_in_capsule(data)
+        self.has_windows && (1..=max).contains(&length) && !self.fits_in_capsule(data)
     }
 
     /// Queues a command for whose data a window [is bound](Self::binds), and takes its buffer

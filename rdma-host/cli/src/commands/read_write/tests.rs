@@ -52,6 +52,7 @@ fn a_read_without_data_holds_no_earlier_blocks() {
         buffers,
         pending: VecDeque::new(),
         chunk: CHUNK as u64,
+        is_forced: false,
         progress: ProgressBar::hidden(),
     };
     let folder = tempfile::tempdir().unwrap();

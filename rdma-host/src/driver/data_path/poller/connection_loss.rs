@@ -197,7 +197,7 @@ impl<P: Provider> Poller<P> {
     fn fail_incompatible(&mut self, max: u64) {
         for _ in 0..self.pending.len() {
             let Some(pending) = self.pending.pop() else { break };
-            let bytes = pending.command.data.len() as u64;
+            let bytes = pending.command.transfer_bytes();
             match self.reject_if_replaced(&pending.command) {
                 Some(error) => self.fail_command(pending, error),
                 None if bytes > max => {

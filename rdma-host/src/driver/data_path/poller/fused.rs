@@ -9,7 +9,7 @@ use crate::{
         queue::UnseenKind,
     },
     error::{Error, Misuse, TargetMisbehaved},
-    wire::Cqe,
+    wire::{Cqe, Opcode},
 };
 
 /// Pairs of commands in flight; the index of a pair, twice, is the tag of its Compare, and one more
@@ -97,7 +97,7 @@ impl<P: Provider> Poller<P> {
     /// Returns true for a fused operation that a queue with room for a command has no room for now.
     pub(super) fn lacks_room_for(&self, command: &Command, index: usize) -> bool {
         let queue = &self.queues[index];
-        matches!(command.data, Data::Fused(_)) && queue.depth() >= 2 && !queue.has_room_for(2)
+        command.sqe.is_fused() && queue.depth() >= 2 && !queue.has_room_for(2)
     }
 
     /// Queues both commands of a fused operation on a queue with room for them.
@@ -109,13 +109,18 @@ impl<P: Provider> Poller<P> {
         started: u64,
     ) -> Result<(), Error> {
         let queue = &mut self.queues[index];
-        if queue.depth() < 2 {
-            let (opcode, reason) =
-                (command.sqe.opcode(), "a fused operation takes two entries of a queue");
-            return Err(Misuse::Passthrough { opcode, reason }.into());
+        let opcode = command.sqe.opcode();
+        let refused = |reason| Err(Misuse::Passthrough { opcode, reason }.into());
+        if opcode != Opcode::COMPARE {
+            return refused("of a fused operation the first command is submitted, for both");
         }
-        let Some(mut front) = std::mem::replace(&mut command.data, Data::None).into_buffer() else {
-            unreachable!("a fused operation has a buffer");
+        if queue.depth() < 2 {
+            return refused("a fused operation takes two entries of a queue");
+        }
+        let data = std::mem::replace(&mut command.data, Data::None);
+        let Data::ToController(mut front) = data else {
+            command.data = data;
+            return refused("a fused operation has the data of both commands");
         };
         let back = front.split_off(front.len() / 2);
         let tag = self.fused.add(command.user);
@@ -125,7 +130,7 @@ impl<P: Provider> Poller<P> {
         if let Err(error) = queue.submit_unseen(UnseenKind::Fused, &mut compare, started) {
             self.fused.remove(tag);
             let (front, back) = (compare.data.into_buffer(), write.data.into_buffer());
-            command.data = unsplit(front, back).map_or(Data::None, Data::Fused);
+            command.data = unsplit(front, back).map_or(Data::None, Data::ToController);
             return Err(error);
         }
         let second = queue.submit_unseen(UnseenKind::Fused, &mut write, started);

@@ -4,7 +4,7 @@ use verbs::Provider;
 
 use super::Poller;
 use crate::{
-    driver::data_path::command::{Command, Data, SubmitError},
+    driver::data_path::command::{Command, SubmitError},
     error::{Error, Misuse},
     wire::{QueueId, SglDescriptor},
 };
@@ -58,7 +58,7 @@ impl<P: Provider> Poller<P> {
         command: &mut Command,
         started: u64,
     ) -> Result<(), Error> {
-        let (bytes, max) = (command.data.len() as u64, u64::from(SglDescriptor::KEYED_LENGTH_MAX));
+        let (bytes, max) = (command.transfer_bytes(), u64::from(SglDescriptor::KEYED_LENGTH_MAX));
         if bytes > max {
             return Err(Misuse::CommandBytes { bytes, max }.into());
         }
@@ -68,7 +68,7 @@ impl<P: Provider> Poller<P> {
         if let Some(error) = self.reject_if_replaced(command) {
             return Err(error);
         }
-        if matches!(command.data, Data::Fused(_)) {
+        if command.sqe.is_fused() {
             return self.submit_fused(index, command, started);
         }
         self.queues[index].submit(command, started)?;

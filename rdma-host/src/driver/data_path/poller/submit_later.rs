@@ -5,7 +5,7 @@ use verbs::Provider;
 use super::Poller;
 use crate::{
     driver::data_path::{
-        command::{Command, CommandCompletion, Data, SubmitError},
+        command::{Command, CommandCompletion, SubmitError},
         connection_state::{ConnectionState, Disconnection},
         pending_command::PendingCommand,
     },
@@ -112,7 +112,7 @@ impl<P: Provider> Poller<P> {
         index: usize,
         mut pending: PendingCommand,
     ) -> Result<(), SubmitError> {
-        if let Data::Fused(_) = pending.command.data {
+        if pending.command.sqe.is_fused() {
             let submitted = self.submit_fused(index, &mut pending.command, pending.started);
             return submitted.map_err(|error| SubmitError::new(error, pending.command));
         }
