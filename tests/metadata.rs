@@ -317,6 +317,11 @@ fn plain_buffers_are_protected_by_the_controller() {
             assert!(content(&read) == data);
             let extended = bed.read_extended(3, 600, &by(ProtectionAction::Host)).await.unwrap();
             assert!(bed.data(&extended) == data);
+            let reference_tag = (kind == 2).then_some(7);
+            let counted = ProtectionOptions { reference_tag, ..ProtectionOptions::default() };
+            namespace.write_extended(3, bed.filled(&extended), &counted).await.unwrap();
+            bed.read_extended(3, 600, &counted).await.unwrap();
+            namespace.write(3, bed.filled(&data)).await.unwrap();
 
             let one = bed.filled(&data[..block]);
             let one = namespace.write_with_force_unit_access(699, one).await.unwrap();

@@ -8,12 +8,16 @@
 use std::{fs, sync::LazyLock};
 
 use nvmf_options::{configuration::Configuration, target_address};
-use rdma_host::wire::{
-    AnaLog, ChangedNamespaceList, CmAcceptData, CmReject, ControllerInfo, DiscoveryEntry,
-    DiscoveryHeader, EffectsLog, EnduranceGroupLog, ErrorLogEntry, FeatureEffectsLog,
-    FirmwareSlotLog, HealthLog, NamespaceId, NamespaceIdDescriptors, NamespaceInfo, NamespaceList,
-    NvmLimits, ReservationNotification, RotationalMediaLog, SupportedLogPages, controller_fields,
-    is_unprintable, lba_format_fields, namespace_fields, power_state_fields,
+use rdma_host::{
+    proto::ProtectedBlocks,
+    wire::{
+        AnaLog, ChangedNamespaceList, CmAcceptData, CmReject, ControllerInfo, DiscoveryEntry,
+        DiscoveryHeader, EffectsLog, EnduranceGroupLog, ErrorLogEntry, FeatureEffectsLog,
+        FirmwareSlotLog, HealthLog, NamespaceId, NamespaceIdDescriptors, NamespaceInfo,
+        NamespaceList, NvmLimits, ProtectionTags, ReservationNotification, RotationalMediaLog,
+        SupportedLogPages, controller_fields, is_unprintable, lba_format_fields, namespace_fields,
+        power_state_fields,
+    },
 };
 use simulation::Script;
 use tempfile::TempDir;
@@ -32,6 +36,14 @@ pub(crate) fn identify(data: &[u8]) {
     if let Ok(namespace) = NamespaceInfo::parse(NamespaceId(1), &page) {
         assert!(namespace.block_size.is_power_of_two() && namespace.block_size >= 512);
         assert!(namespace.bytes() >= u64::from(namespace.block_size));
+        let _ = namespace.with_extended_format(NamespaceInfo::format_index(&page), &page);
+        if let Some(blocks) = ProtectedBlocks::of(&namespace) {
+            let mut block = page[..blocks.size().min(4096)].to_vec();
+            block.resize(blocks.size(), 0);
+            let tags = ProtectionTags::default();
+            blocks.protect(&mut block, &tags);
+            assert_eq!(blocks.check(0, &block, blocks.checks(&tags, true), &tags), Ok(()));
+        }
     }
     let list = NamespaceList::parse(&page).expect("4,096 bytes are a list").0;
     assert!(list.is_sorted_by(|a, b| a < b));

@@ -51,7 +51,7 @@ fn metadata_goes_with_its_blocks() {
     let format = String::from_utf8(done(target, "id-ns", &[])).expect("UTF-8");
     assert!(format.contains("ms 16, ds 9"), "{format}");
 
-    let write = format!("write --lba 4 --overwrite --force --metadata {ours}");
+    let write = format!("write --lba 4 --overwrite --metadata {ours}");
     done(target, &format!("{write} --metadata-size 384 --blocks 24 --app-tag 0x1234"), &data);
     let read = format!("read --lba 4 --blocks 24 --metadata {theirs}");
     let tags = "--app-tag 0x1200 --app-tag-mask 0xff00";
@@ -91,7 +91,8 @@ fn metadata_goes_with_its_blocks() {
     }
     fs::write(&ours, &metadata[1..]).expect("a file");
     refused(target, &format!("{write} --blocks 24"), &data, 2, "has 383 bytes");
-    for line in ["bench --rw randread --runtime 1s", "write-verify --size 1M --overwrite"] {
+    for line in ["attach", "bench --rw randread --runtime 1s", "write-verify --size 1M --overwrite"]
+    {
         refused(target, line, &[], 2, "has 16 bytes of metadata a block");
     }
 }
@@ -102,7 +103,7 @@ fn protection_information_alone_needs_no_option() {
     let (scripted, medium) = formatted(protected(8));
     let target = &*scripted.uri;
     let data = tests::noise(700 * BLOCK, 7);
-    done(target, "write --lba 4 --overwrite --force", &data);
+    done(target, "write --lba 4 --overwrite", &data);
     for options in ["", " --prinfo 8", " --prinfo 12", " --prinfo 15 --ref-tag 4"] {
         assert!(done(target, &format!("read --lba 4 --blocks 700{options}"), &[]) == data);
     }
