@@ -136,7 +136,7 @@ struct nvmf_namespace {
 /*
  * Identifies a namespace. It must have been called once for a namespace before it is read or written.
  * If the identifier belongs to another namespace later on, commands to it are refused until it is
- * called again.
+ * called again. A namespace with metadata is refused (-EINVAL): this library transfers data alone.
  */
 int nvmf_namespace_get(struct nvmf_controller *controller, uint32_t nsid,
 		       struct nvmf_namespace *namespace_);
