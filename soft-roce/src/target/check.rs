@@ -2,7 +2,9 @@
 
 use std::{collections::HashSet, fmt::Display, hash::Hash};
 
-use super::{Backing, NullBlk, Port, Subsystem, Target, configfs::is_attribute};
+use super::{
+    Backing, NullBlk, Port, Subsystem, Target, configfs::is_attribute, default_namespaces,
+};
 
 /// Bytes in the longest NVMe qualified name that the specification allows.
 const NQN_LENGTH_MAX: usize = 223;
@@ -20,6 +22,7 @@ pub(super) fn check(target: &Target) -> Checked {
     unique("port", numbered)?;
     target.hosts.iter().try_for_each(|host| name("host", &host.nqn))?;
     target.subsystems.iter().try_for_each(subsystem)?;
+    target.subsystems.iter().try_for_each(|subsystem| passthru(target, subsystem))?;
     (1..).zip(&target.ports).try_for_each(|(position, port)| self::port(target, position, port))
 }
 
@@ -44,6 +47,21 @@ fn subsystem(subsystem: &Subsystem) -> Checked {
     Ok(())
 }
 
+fn passthru(target: &Target, subsystem: &Subsystem) -> Checked {
+    let Some(passthru) = &subsystem.passthru else { return Ok(()) };
+    let told = |reason: String| Err(format!("subsystem {}: passthru: {reason}", subsystem.nqn));
+    if subsystem.namespaces != default_namespaces() {
+        return told("its namespaces are those of the controller; leave `namespaces` out".into());
+    }
+    let other = &passthru.subsystem;
+    match target.subsystems.iter().find(|one| one.nqn == *other) {
+        None => told(format!("no subsystem {other} in this file")),
+        Some(one) if one.passthru.is_some() => told(format!("{other} passes its commands on too")),
+        Some(_) if target.port_of(other).is_none() => told(format!("no port has {other}")),
+        Some(_) => Ok(()),
+    }
+}
+
 fn backing(backing: &Backing) -> Checked {
     match backing {
         Backing::NullBlk(NullBlk { size, block_size, extra, .. }) => {
@@ -51,6 +69,7 @@ fn backing(backing: &Backing) -> Checked {
                 return Err("null_blk: size is in whole MiB".into());
             }
             extra.iter().try_for_each(|(name, value)| attribute(name, value))?;
+            zones(size >> 20, extra)?;
             block(*block_size)
         }
         Backing::Ram(ram) if ram.size == 0 || ram.size % 4096 != 0 => {
@@ -68,6 +87,55 @@ fn attribute(name: &str, value: &toml::Value) -> Checked {
     match value {
         toml::Value::String(_) | toml::Value::Integer(_) | toml::Value::Boolean(_) => Ok(()),
         _ => Err(format!("null_blk: extra: {name}: the value is a text or a whole number")),
+    }
+}
+
+/// Checks the zones of a device of `size` MiB: what the kernel's driver or its target would refuse
+/// without a reason, or change.
+fn zones(size: u64, extra: &toml::Table) -> Checked {
+    /// Size of a zone in MiB, if it is not set.
+    const ZONE_SIZE: u64 = 256;
+    let told = |reason: String| Err(format!("null_blk: extra: {reason}"));
+    let number = |name: &str| extra.get(name).map(number);
+    if number("zoned").unwrap_or(0) == 0 {
+        let is_of_zones = |name: &&String| name.starts_with("zone_");
+        return match extra.keys().find(is_of_zones) {
+            Some(name) => told(format!("{name}: only with zoned = true")),
+            None => Ok(()),
+        };
+    }
+    let zone = number("zone_size").unwrap_or(ZONE_SIZE);
+    if !zone.is_power_of_two() || size % zone != 0 {
+        return told(format!(
+            "zone_size {zone}: a power of two of MiB that divides the {size} MiB of the device"
+        ));
+    }
+    if number("zone_capacity").is_some_and(|capacity| capacity > zone) {
+        return told(format!("zone_capacity: at most zone_size, {zone}"));
+    }
+    if number("zone_nr_conv").is_some_and(|count| count > 0) {
+        return told("zone_nr_conv: a zoned namespace has no conventional zones".into());
+    }
+    for name in ["zone_max_active", "zone_max_open"] {
+        if number(name).is_some_and(|count| count >= size / zone) {
+            return told(format!("{name}: fewer than the {} zones", size / zone));
+        }
+    }
+    match (number("zone_max_open"), number("zone_max_active")) {
+        (Some(open), Some(active)) if active > 0 && open > active => {
+            told(format!("zone_max_open: at most zone_max_active, {active}"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Number that the kernel reads from a value; 0 where it is none.
+fn number(value: &toml::Value) -> u64 {
+    match value {
+        toml::Value::Boolean(is_set) => u64::from(*is_set),
+        toml::Value::Integer(number) => u64::try_from(*number).unwrap_or(0),
+        toml::Value::String(text) => text.trim().parse().unwrap_or(0),
+        _ => 0,
     }
 }
 

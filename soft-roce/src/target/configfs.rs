@@ -72,6 +72,11 @@ impl TargetRoot {
         Ok(Node { path, object: format!("subsystem {nqn}: namespace {nsid}") })
     }
 
+    pub(super) fn passthru(&self, nqn: &str) -> Result<Node> {
+        let path = self.subsystem(nqn)?.path.join("passthru");
+        Ok(Node { path, object: format!("subsystem {nqn}: passthru") })
+    }
+
     pub(super) fn host(&self, nqn: &str) -> Result<Node> {
         let path = child(&self.nvmet()?.join("hosts"), nqn)?;
         Ok(Node { path, object: format!("host {nqn}") })

@@ -3,6 +3,7 @@
 use super::{
     TargetRoot,
     configfs::{Node, names},
+    passthru,
     up::Record,
 };
 use crate::{Error, Result};
@@ -32,6 +33,13 @@ impl Record {
     /// returns the first.
     pub(super) fn remove(&self, root: &TargetRoot) -> Result<()> {
         let mut failures = Failures::default();
+        // While the other subsystem is still there: its end is not a loss that is waited for.
+        for nqn in &self.subsystems {
+            failures.take(self.remove_passthru(root, nqn));
+        }
+        for controller in &self.controllers {
+            failures.take(passthru::disconnect(controller));
+        }
         for &id in &self.ports {
             failures.take(root.port(id).and_then(|port| remove_port(&port)));
         }
@@ -45,6 +53,23 @@ impl Record {
             failures.take(backing.remove(root));
         }
         failures.first.map_or(Ok(()), Err)
+    }
+}
+
+impl Record {
+    /// Ends the controllers of a subsystem whose commands pass through, and that they do so.
+    fn remove_passthru(&self, root: &TargetRoot, nqn: &str) -> Result<()> {
+        let node = root.passthru(nqn)?;
+        if node.get("enable") != "1" {
+            return Ok(());
+        }
+        for &id in &self.ports {
+            let port = root.port(id)?;
+            if port.list("subsystems").iter().any(|one| one == nqn) {
+                port.unlink("subsystems", nqn)?;
+            }
+        }
+        node.set("enable", "0")
     }
 }
 

@@ -6,6 +6,7 @@ mod backing;
 mod check;
 mod configfs;
 mod down;
+mod passthru;
 mod set;
 mod show;
 mod up;
@@ -84,6 +85,24 @@ pub struct Subsystem {
     /// The namespaces; one of 256 MiB when the file has none.
     #[serde(default = "default_namespaces")]
     pub namespaces: Vec<Namespace>,
+    /// Commands pass through to a controller of another subsystem; this one has no namespaces of
+    /// its own then.
+    pub passthru: Option<Passthru>,
+}
+
+/// Commands of a subsystem that pass through to a controller of another one: the kernel's own
+/// initiator connects it.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Passthru {
+    /// NQN of the other subsystem, of the same file.
+    pub subsystem: String,
+    /// Timeout of admin commands in seconds; the kernel's default without it.
+    pub admin_timeout: Option<u32>,
+    /// Timeout of I/O commands in seconds; the kernel's default without it.
+    pub io_timeout: Option<u32>,
+    /// Identifiers of namespaces are hidden; the kernel's default without it.
+    pub clear_ids: Option<bool>,
 }
 
 /// A namespace.
@@ -147,7 +166,8 @@ pub struct NullBlk {
     /// Time of each command in nanoseconds; none by default.
     pub completion_nsec: Option<u64>,
     /// Further attributes, by their names in the kernel's `nullb` folder: letters, digits and
-    /// underscores; the values are text, whole numbers or booleans.
+    /// underscores; the values are text, whole numbers or booleans. With `zoned` the namespace is
+    /// one of the Zoned Namespace command set; `zone_size` and `zone_capacity` are in MiB.
     pub extra: toml::Table,
 }
 
@@ -243,8 +263,11 @@ impl Target {
     ///
     /// The reason, in one line.
     pub fn parse(text: &str) -> std::result::Result<Self, String> {
-        let target: Self = toml::from_str(text).map_err(|error| one_line(text, &error))?;
+        let mut target: Self = toml::from_str(text).map_err(|error| one_line(text, &error))?;
         check::check(&target)?;
+        for subsystem in target.subsystems.iter_mut().filter(|one| one.passthru.is_some()) {
+            subsystem.namespaces.clear();
+        }
         Ok(target)
     }
 

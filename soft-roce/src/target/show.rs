@@ -29,6 +29,8 @@ pub struct SubsystemState {
     pub qid_max: String,
     /// The namespaces.
     pub namespaces: Vec<NamespaceState>,
+    /// Device of the controller that its commands pass through to.
+    pub passthru: Option<String>,
     /// Controllers that are connected; unknown where the kernel does not tell, because it was built
     /// without `NVME_TARGET_DEBUGFS`.
     pub controllers: Option<Vec<Controller>>,
@@ -106,7 +108,10 @@ impl TargetRoot {
             let names = names(&debug).into_iter().filter(|name| name.starts_with("ctrl"));
             names.map(|name| controller(&Node { path: debug.join(&name), object: name })).collect()
         });
+        let passthru = self.passthru(nqn)?;
+        let passthru = (passthru.get("enable") == "1").then(|| passthru.get("device_path"));
         Ok(SubsystemState {
+            passthru,
             nqn: nqn.into(),
             allow_any_host: node.get("attr_allow_any_host") == "1",
             hosts: node.list("allowed_hosts"),
@@ -166,6 +171,9 @@ impl fmt::Display for SubsystemState {
         for NamespaceState { nsid, enabled, device, ana_group } in &self.namespaces {
             let state = if *enabled { "enabled" } else { "disabled" };
             writeln!(f, "  namespace {nsid}  {state}, {device}, ANA group {ana_group}")?;
+        }
+        if let Some(device) = &self.passthru {
+            writeln!(f, "  passes its commands through to {device}")?;
         }
         let Some(controllers) = &self.controllers else {
             return writeln!(f, "  controllers: unknown, this kernel lacks NVME_TARGET_DEBUGFS");

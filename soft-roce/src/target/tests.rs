@@ -226,3 +226,59 @@ fn wrong_sizes_are_refused() {
         assert!(reason.contains(expected), "{reason:?} lacks {expected:?}");
     }
 }
+
+#[test]
+fn zones_are_those_of_an_nvme_namespace() {
+    let with = |size: u64, extra: &str| {
+        format!(
+            "[[subsystems]]\nnqn = \"n\"\nnamespaces = [{{ backing.null_blk = {{ size = \
+             \"{size}MiB\", extra = {{ {extra} }} }} }}]\n"
+        )
+    };
+    for (size, extra) in [
+        (256, "zoned = true"),
+        (64, "zoned = 1, zone_size = 4, zone_capacity = 3, zone_nr_conv = 0"),
+        (64, "zoned = \"1\", zone_size = \"4\", zone_max_open = 2, zone_max_active = 15"),
+        (64, "zoned = true, zone_size = 64"),
+        (64, "zoned = false"),
+    ] {
+        Target::parse(&with(size, extra)).unwrap();
+    }
+    for (size, extra, expected) in [
+        (64, "zoned = true", "zone_size 256: a power of two of MiB that divides the 64 MiB"),
+        (63, "zoned = true, zone_size = 3", "zone_size 3: a power of two"),
+        (66, "zoned = true, zone_size = 4", "divides the 66 MiB"),
+        (64, "zoned = true, zone_size = 0", "zone_size 0: a power of two"),
+        (64, "zone_size = 4", "zone_size: only with zoned = true"),
+        (64, "zoned = 0, zone_max_open = 4", "zone_max_open: only with zoned = true"),
+        (64, "zoned = 1, zone_size = 4, zone_capacity = 5", "at most zone_size, 4"),
+        (64, "zoned = 1, zone_size = 4, zone_nr_conv = 1", "no conventional zones"),
+        (64, "zoned = 1, zone_size = 4, zone_max_open = 16", "fewer than the 16 zones"),
+        (64, "zoned = 1, zone_size = 4, zone_max_active = 17", "fewer than the 16 zones"),
+        (64, "zoned = 1, zone_size = 4, zone_max_open = 3, zone_max_active = 2", "active, 2"),
+    ] {
+        let reason = wrong(&with(size, extra));
+        assert!(reason.contains(expected), "{reason:?} lacks {expected:?}");
+    }
+}
+
+#[test]
+fn commands_pass_through_to_a_controller_of_another_subsystem() {
+    let disk = "[[subsystems]]\nnqn = \"disk\"\n";
+    let through =
+        |to: &str| format!("[[subsystems]]\nnqn = \"p\"\npassthru.subsystem = \"{to}\"\n");
+    let target = Target::parse(&format!("{disk}{}", through("disk"))).unwrap();
+    assert!(target.passes_through("p") && !target.passes_through("disk"));
+    assert!(target.subsystems[1].namespaces.is_empty());
+    let cases = [
+        (format!("{disk}{}", through("other")), "no subsystem other"),
+        (through("p"), "p passes its commands on too"),
+        (format!("{disk}{}namespaces = [{{ nsid = 3 }}]\n", through("disk")), "leave `namespaces`"),
+        (format!("{disk}{}[[ports]]\nsubsystems = [\"p\"]\n", through("disk")), "no port has disk"),
+        (format!("{disk}{}passthru.timeout = 3\n", through("disk")), "timeout"),
+    ];
+    for (text, expected) in cases {
+        let reason = wrong(&text);
+        assert!(reason.contains(expected), "{reason:?} lacks {expected:?}");
+    }
+}

@@ -5,9 +5,10 @@ use std::{fs, io::Write, net::IpAddr, os::unix::fs::DirBuilderExt};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Host, Namespace, Port, Referral, SERVICE, Subsystem, Target,
+    Host, Namespace, Passthru, Port, Referral, SERVICE, Subsystem, Target,
     backing::BackingDevice,
     configfs::{Node, TargetRoot, names},
+    passthru,
 };
 use crate::{Error, Result, run::spec};
 
@@ -15,6 +16,9 @@ use crate::{Error, Result, run::spec};
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Record {
     pub(super) backings: Vec<BackingDevice>,
+    /// Controllers of the kernel's initiator.
+    #[serde(default)]
+    pub(super) controllers: Vec<String>,
     pub(super) hosts: Vec<String>,
     pub(super) ports: Vec<u16>,
     pub(super) subsystems: Vec<String>,
@@ -40,6 +44,7 @@ impl Record {
 
     fn merge(&mut self, other: Self) {
         self.backings.extend(other.backings);
+        self.controllers.extend(other.controllers);
         self.hosts.extend(other.hosts);
         self.ports.extend(other.ports);
         self.subsystems.extend(other.subsystems);
@@ -77,7 +82,32 @@ impl Maker<'_> {
         target.hosts.iter().try_for_each(|host| self.host(host))?;
         target.subsystems.iter().try_for_each(|subsystem| self.subsystem(subsystem))?;
         // Ports last, so that a host that connects finds all objects.
-        (1..).zip(&target.ports).try_for_each(|(at, port)| self.port(target, at, port))
+        (1..).zip(&target.ports).try_for_each(|(at, port)| self.port(target, at, port))?;
+        let mut all = target.subsystems.iter();
+        all.try_for_each(|subsystem| match &subsystem.passthru {
+            Some(passthru) => self.passthru(target, &subsystem.nqn, passthru),
+            None => Ok(()),
+        })
+    }
+
+    /// Connects the controller that the commands of a subsystem pass through to, and offers the
+    /// subsystem at its ports.
+    fn passthru(&mut self, target: &Target, nqn: &str, passthru: &Passthru) -> Result<()> {
+        let other = &passthru.subsystem;
+        let enabled = target.subsystems.iter().filter(|one| one.nqn == *other);
+        let enabled = enabled.flat_map(|one| &one.namespaces);
+        let namespaces = enabled.filter(|one| one.enable != Some(false)).count();
+        let port = target.port_of(other).expect("a port has it: the file was checked");
+        let controller = passthru::connect(other, port, namespaces)?;
+        self.made.controllers.push(controller.clone());
+        passthru.enable(self.root, nqn, &controller)?;
+        let node = self.root.subsystem(nqn)?;
+        for (at, port) in (1..).zip(&target.ports) {
+            if port.subsystems.as_ref().is_none_or(|all| all.iter().any(|one| one == nqn)) {
+                self.root.port(port.id.unwrap_or(at))?.link("subsystems", &node)?;
+            }
+        }
+        Ok(())
     }
 
     fn host(&mut self, host: &Host) -> Result<()> {
@@ -154,7 +184,9 @@ impl Maker<'_> {
         }
         let all = || target.subsystems.iter().map(|subsystem| subsystem.nqn.clone()).collect();
         for nqn in port.subsystems.clone().unwrap_or_else(all) {
-            node.link("subsystems", &self.root.subsystem(&nqn)?)?;
+            if !target.passes_through(&nqn) {
+                node.link("subsystems", &self.root.subsystem(&nqn)?)?;
+            }
         }
         (1..).zip(&port.referrals).try_for_each(|(number, one)| self.referral(id, number, one))
     }

@@ -273,3 +273,61 @@ fn connect(nqn: &str, more: &str) -> String {
 fn first_subsystem(example: &str) -> &str {
     if example == "multi" { "paths" } else { example }
 }
+
+/// What is written through the one subsystem is read from the other, both by the kernel.
+#[test]
+#[ignore = "boots a kernel: run by ./tests/run"]
+fn commands_pass_through_to_another_subsystem() {
+    let bed = Bed::new();
+    let script = format!(
+        "set -e
+         {connect}
+         of() {{ for disk in /sys/block/nvme[0-9]n*; do
+             if test $(cat $disk/nsid) = $2 && grep -q $1 $disk/device/subsysnqn
+             then echo /dev/${{disk##*/}}; return; fi
+         done; }}
+         until test \"$(of passthru 2)\"; do sleep 0.05; done
+         for n in 1 2; do
+             head -c 1048576 /dev/urandom > /run/data
+             dd if=/run/data of=$(of passthru $n) bs=64k oflag=direct conv=notrunc status=none
+             dd if=$(of disk $n) of=/run/back bs=64k iflag=direct count=16 status=none
+             cmp /run/data /run/back
+         done
+         soft-roce target show
+         soft-roce target down
+         soft-roce target show
+         ls /sys/class/nvme",
+        connect = connect("nqn.2026-11.org.soft-roce:passthru", "")
+    );
+    let output = bed.with_target("passthru", &script);
+    expect_success(&output);
+    let seen = text(&output.stdout);
+    assert!(seen.contains("passes its commands through to /dev/nvme0\n"), "{seen}");
+    let (_, down) = seen.split_once("no target is up\n").expect("it is down");
+    assert!(!down.contains("nvme0"), "{seen}");
+}
+
+/// Zones are reported as the file says, and written in their order.
+#[test]
+#[ignore = "boots a kernel: run by ./tests/run"]
+fn zoned_namespaces_have_the_zones_of_the_file() {
+    let bed = Bed::new();
+    let script = format!(
+        "set -e
+         {connect}
+         for n in 1 2; do
+             queue=/sys/block/$(basename $(disk $n))/queue
+             echo $n $(cat $queue/zoned $queue/nr_zones $queue/chunk_sectors \
+                 $queue/max_open_zones $queue/max_active_zones)
+         done
+         echo 3 $(cat /sys/block/$(basename $(disk 3))/queue/zoned)
+         dd if=/dev/urandom of=$(disk 1) bs=64k count=4 oflag=direct conv=notrunc status=none
+         if dd if=/dev/zero of=$(disk 1) bs=64k count=1 seek=9 oflag=direct conv=notrunc \
+             2>/dev/null; then exit 9; fi",
+        connect = connect("nqn.2026-11.org.soft-roce:zoned", "")
+    );
+    let output = bed.with_target("zoned", &script);
+    expect_success(&output);
+    let expected = "1 host-managed 64 2048 0 0\n2 host-managed 16 8192 2 3\n3 none\n";
+    assert_eq!(text(&output.stdout), expected);
+}
