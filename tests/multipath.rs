@@ -474,7 +474,7 @@ fn what_is_not_repeatable_is_never_sent_again() {
         let (subsystem, namespace) = preferring_first(&all).await;
         let silence = Silence::on(&all.ports[0]);
         /// Opcode of which nothing is known.
-        const UNKNOWN: Opcode = Opcode(0x7d);
+        const UNKNOWN: Opcode = Opcode(0x81);
         let execute = move |namespace: SubsystemNamespace| async move {
             let sqe = Sqe::new(UNKNOWN, NamespaceId(1));
             namespace.execute(Command { sqe, data: Data::None, user: 5 }).await

@@ -14,6 +14,8 @@ mod metadata;
 mod passthrough;
 #[path = "nvm_commands/reservations.rs"]
 mod reservations;
+#[path = "nvm_commands/zones.rs"]
+mod zones;
 
 use std::{
     sync::{Arc, Mutex},
@@ -65,8 +67,18 @@ fn on_target<F: Future<Output = ()>>(
     hook: impl FnMut(ReceivedCommand, &mut Answer) + Send + 'static,
     test: impl FnOnce(Controller<Host>, Namespace) -> F,
 ) {
-    with_options(
-        supported,
+    let supporting = |target: Target| target.supporting(supported.0, supported.1);
+    on_target_of(supporting, hook, test);
+}
+
+/// Runs a test as [`on_target`] does; `prepare` determines what the target has.
+fn on_target_of<F: Future<Output = ()>>(
+    prepare: impl FnOnce(Target) -> Target,
+    hook: impl FnMut(ReceivedCommand, &mut Answer) + Send + 'static,
+    test: impl FnOnce(Controller<Host>, Namespace) -> F,
+) {
+    with_target(
+        prepare,
         hook,
         |_| {},
         async |host, options| {
@@ -84,9 +96,19 @@ fn with_options(
     change: impl FnOnce(&mut ConnectOptions),
     test: impl AsyncFnOnce(&Arc<Host>, &ConnectOptions),
 ) {
+    with_target(|target| target.supporting(oncs, fuses), hook, change, test);
+}
+
+/// Runs a test as [`with_options`] does; `prepare` determines what the target has.
+fn with_target(
+    prepare: impl FnOnce(Target) -> Target,
+    hook: impl FnMut(ReceivedCommand, &mut Answer) + Send + 'static,
+    change: impl FnOnce(&mut ConnectOptions),
+    test: impl AsyncFnOnce(&Arc<Host>, &ConnectOptions),
+) {
     let fabric = Fabric::auto(1);
     let host = fabric.host("host", "10.0.0.1".parse().expect("an address"));
-    let target = Target::new(&fabric, Box::new(hook)).supporting(oncs, fuses);
+    let target = prepare(Target::new(&fabric, Box::new(hook)));
     let nqn = "nqn.2026-11.org.soft-roce:scripted".parse().expect("an NQN");
     let identity = HostIdentity::from_id(uuid::Uuid::from_u128(1));
     let address = TARGET_ADDRESS.parse().expect("an address");

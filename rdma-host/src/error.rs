@@ -4,6 +4,7 @@ mod path_error;
 mod protection_mismatch;
 mod rejected;
 mod target_misbehaved;
+mod zone_misuse;
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,13 +12,14 @@ use auth::{FailureClass, message::MessageId};
 
 use crate::wire::{
     ControllerId, ControllerType, IdentifyError, LogError, NamespaceId, NamespaceInfo, Opcode,
-    OptionalCommand, PrivateDataError, QueueId,
+    OptionalCommand, PrivateDataError, QueueId, ZoneReportError,
 };
 
 pub use path_error::{PathDifference, PathError};
 pub use protection_mismatch::{ProtectionField, ProtectionMismatch};
 pub use rejected::Rejected;
 pub use target_misbehaved::TargetMisbehaved;
+pub use zone_misuse::ZoneMisuse;
 
 /// Error of this library, grouped by whose fault it is. Cheap to clone: one failure may end many
 /// requests.
@@ -287,6 +289,9 @@ pub enum Malformed {
     /// A response capsule that is not 16 bytes.
     #[error("a response of {0} bytes on queue {1}; 16 are due")]
     ResponseLength(u32, QueueId),
+    /// Data on zones.
+    #[error("{0}")]
+    Zones(#[from] ZoneReportError),
 }
 
 /// The caller passed invalid arguments or called at the wrong time.
@@ -404,6 +409,9 @@ pub enum Misuse {
         /// Size of the namespace in blocks.
         size: u64,
     },
+    /// A command on zones is not one that the namespace can execute.
+    #[error("{0}")]
+    Zone(#[from] ZoneMisuse),
 }
 
 impl Misuse {

@@ -4,8 +4,9 @@
 //! Features: discovery; connections to a controller of a subsystem with any number of I/O queues;
 //! authentication of each queue, and re-authentication on request ([`Controller::reauthenticate`]);
 //! reads, writes, flushes, deallocation and the optional commands of the NVM command set (Compare,
-//! Copy, Verify, Write Uncorrectable, Write Zeroes) on namespaces; reservations; reconnecting by
-//! the rules of Linux; several paths to a subsystem ([`Subsystem`]).
+//! Copy, Verify, Write Uncorrectable, Write Zeroes) on namespaces; reservations; zoned namespaces
+//! ([`ZonedNamespace`]); reconnecting by the rules of Linux; several paths to a subsystem
+//! ([`Subsystem`]).
 //!
 //! ```text
 //!   Namespace: async, from any task          Poller: polled, from one thread
@@ -254,7 +255,7 @@ pub use driver::{
     OperationStatistics, PathStatus, Poller, ProtectionAction, ProtectionOptions, RangeCommands,
     StateChange, StateChanges, Statistics, SubmitError, Subscription, Subsystem, SubsystemChanges,
     SubsystemNamespace, SubsystemOptions, SubsystemPoller, SubsystemStatus, TransferError,
-    VectoredTransferError, Waiter, WindowCounters,
+    VectoredTransferError, Waiter, WindowCounters, ZoneSelection, ZonedNamespace,
 };
 pub use error::{Error, ErrorClass};
 pub use proto::{

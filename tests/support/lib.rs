@@ -265,13 +265,23 @@ impl KernelInitiator {
     /// When the kernel refuses.
     #[must_use]
     pub fn connect() -> Self {
+        Self::connect_to(SUBSYSTEM)
+    }
+
+    /// Connects to a subsystem.
+    ///
+    /// # Panics
+    ///
+    /// When the kernel refuses.
+    #[must_use]
+    pub fn connect_to(subsystem: &str) -> Self {
         note("a connection of the kernel's initiator");
         let mut device = fs::File::options()
             .read(true)
             .write(true)
             .open("/dev/nvme-fabrics")
             .expect("the kernel has an initiator");
-        let options = format!("transport=rdma,traddr={},trsvcid=4420,nqn={SUBSYSTEM}", address());
+        let options = format!("transport=rdma,traddr={},trsvcid=4420,nqn={subsystem}", address());
         device.write_all(options.as_bytes()).expect("the kernel connects");
         let mut answer = String::new();
         device.read_to_string(&mut answer).expect("the kernel says which controller");

@@ -63,14 +63,6 @@ impl IoNamespace {
             Self::Subsystem(namespace) => namespace.check_range(lba, bytes),
         }
     }
-
-    /// Maximum data transfer of one command in bytes.
-    pub(crate) fn transfer_bytes_max(&self) -> u64 {
-        match self {
-            Self::Controller(namespace) => namespace.transfer_bytes_max(),
-            Self::Subsystem(namespace) => namespace.transfer_bytes_max(),
-        }
-    }
 }
 
 impl RangeCommands for IoNamespace {
@@ -92,6 +84,13 @@ impl RangeCommands for IoNamespace {
         match self {
             Self::Controller(namespace) => namespace.check_blocks(lba, bytes),
             Self::Subsystem(namespace) => namespace.check_blocks(lba, bytes),
+        }
+    }
+
+    fn transfer_bytes_max(&self) -> u64 {
+        match self {
+            Self::Controller(namespace) => namespace.transfer_bytes_max(),
+            Self::Subsystem(namespace) => namespace.transfer_bytes_max(),
         }
     }
 

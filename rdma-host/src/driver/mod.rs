@@ -79,6 +79,7 @@ pub use api::{
         SubsystemNamespace, SubsystemOptions, SubsystemPoller, SubsystemStatus,
     },
     vectored::VectoredTransferError,
+    zones::{ZoneSelection, ZonedNamespace},
 };
 pub use control::{
     controller_event::{ControllerEvent, EventDetail, NamespaceChange},

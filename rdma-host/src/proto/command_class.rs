@@ -23,7 +23,9 @@ impl CommandClass {
     pub fn of(sqe: &Sqe) -> Self {
         match sqe.opcode() {
             _ if sqe.is_fused() => Self::NotRepeatable,
-            Opcode::READ | Opcode::FLUSH | Opcode::VERIFY => Self::WithoutEffect,
+            Opcode::READ | Opcode::FLUSH | Opcode::VERIFY | Opcode::ZONE_MANAGEMENT_RECEIVE => {
+                Self::WithoutEffect
+            }
             Opcode::WRITE | Opcode::WRITE_ZEROES | Opcode::DATASET_MANAGEMENT => {
                 Self::IdempotentWrite
             }
@@ -52,6 +54,7 @@ impl WrittenBlocks {
             | Opcode::FLUSH
             | Opcode::COMPARE
             | Opcode::VERIFY
+            | Opcode::ZONE_MANAGEMENT_RECEIVE
             | Opcode::RESERVATION_REGISTER
             | Opcode::RESERVATION_REPORT
             | Opcode::RESERVATION_ACQUIRE

@@ -97,7 +97,7 @@ impl IdentifyNamespace {
                 return Err(Rejected::Command { command: IDENTIFY_NAMESPACE, status }.into());
             }
             Step::Descriptors(info) if status.is_success() => {
-                Step::Done(info.with_id_descriptors(NamespaceIdDescriptors::parse(data)?))
+                Step::Done(info.with_id_descriptors(NamespaceIdDescriptors::parse(data)?)?)
             }
             Step::Descriptors(info) if is_final(status) => Step::Done(info),
             Step::Descriptors(_) => {

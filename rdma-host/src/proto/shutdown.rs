@@ -5,15 +5,19 @@ use std::time::Duration;
 use super::{Execute, Transfer};
 use crate::{
     config::STATUS_POLL_INTERVAL,
-    wire::{Configuration, ControllerStatus, Cqe, Property, PropertyGet, PropertySet, QueueId},
+    wire::{
+        Configuration, ControllerCapabilities, ControllerStatus, Cqe, Property, PropertyGet,
+        PropertySet, QueueId,
+    },
 };
 
 /// Shutdown of one controller. After any error the next step is to disconnect, so no errors are
 /// returned.
 #[derive(Debug)]
 pub enum Shutdown {
-    /// Send the shutdown notification (CC.SHN).
-    Announce,
+    /// Send the shutdown notification (CC.SHN) to a controller that was enabled with these
+    /// capabilities: other fields of CC may not change.
+    Announce(ControllerCapabilities),
     /// Read the shutdown status (CSTS.SHST).
     CheckStatus,
     /// Wait before the next read.
@@ -38,8 +42,8 @@ impl Shutdown {
     #[must_use]
     pub fn action(&self) -> ShutdownAction {
         let (sqe, name) = match self {
-            Self::Announce => {
-                let value = u64::from(Configuration::SHUTDOWN.0);
+            Self::Announce(capabilities) => {
+                let value = Configuration::enabled(*capabilities).with_shutdown().0.into();
                 (PropertySet::new(Property::CONFIGURATION, value).to_sqe(), "announcing shutdown")
             }
             Self::CheckStatus => (PropertyGet::new(Property::STATUS).to_sqe(), "reading CSTS"),
@@ -83,7 +87,7 @@ mod tests {
     #[test]
     fn waits_until_the_controller_is_done() {
         let answer = |result| Some(Cqe::new(CommandId(0), Status::SUCCESS, result));
-        let mut shutdown = Shutdown::Announce;
+        let mut shutdown = Shutdown::Announce(ControllerCapabilities(0));
         assert!(matches!(shutdown.action(), ShutdownAction::Execute(_)));
         shutdown.handle_response(answer(0));
         shutdown.handle_response(answer(0b0101));
@@ -95,7 +99,7 @@ mod tests {
 
     #[test]
     fn a_controller_that_does_not_respond_is_disconnected() {
-        let mut shutdown = Shutdown::Announce;
+        let mut shutdown = Shutdown::Announce(ControllerCapabilities(0));
         shutdown.handle_response(None);
         assert!(matches!(shutdown.action(), ShutdownAction::Disconnect));
     }

@@ -3,6 +3,7 @@
 mod nvm;
 mod passthrough;
 mod protection;
+mod zns;
 
 use std::mem::offset_of;
 
@@ -168,11 +169,12 @@ impl Sqe {
         self
     }
 
-    /// Sets the log page offset in CDW12 and CDW13.
-    pub(super) fn with_log_offset(mut self, offset: u64) -> Self {
+    /// Sets the log page offset in CDW12 and CDW13, and the command set in CDW14.
+    pub(super) fn with_log_offset(mut self, offset: u64, command_set: u8) -> Self {
         let [low, high] = split(offset);
         self.cdw12 = U32::new(low);
         self.cdw13 = U32::new(high);
+        self.cdw14 = U32::new(u32::from(command_set) << 24);
         self
     }
 
@@ -270,6 +272,12 @@ impl Opcode {
     pub const RESERVATION_RELEASE: Self = Self(0x15);
     /// Copy (NVM).
     pub const COPY: Self = Self(0x19);
+    /// Zone Management Send (ZNS).
+    pub const ZONE_MANAGEMENT_SEND: Self = Self(0x79);
+    /// Zone Management Receive (ZNS).
+    pub const ZONE_MANAGEMENT_RECEIVE: Self = Self(0x7a);
+    /// Zone Append (ZNS).
+    pub const ZONE_APPEND: Self = Self(0x7d);
     /// Get Log Page (admin).
     pub const GET_LOG_PAGE: Self = Self(0x02);
     /// Identify (admin).

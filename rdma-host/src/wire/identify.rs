@@ -17,7 +17,7 @@ use super::{AsyncEventMask, ControllerId, MetadataFormat, NamespaceId, Opcode, S
 
 pub use fields::{
     IdentifyField, IdentifyValue, controller_fields, lba_format_fields, namespace_fields,
-    power_state_fields,
+    power_state_fields, zoned_controller_fields, zoned_format_fields, zoned_namespace_fields,
 };
 pub use namespace_id_descriptors::NamespaceIdDescriptors;
 pub use optional_commands::{OptionalCommand, OptionalCommands};
@@ -36,6 +36,9 @@ impl Identify {
     const DESCRIPTORS: u32 = 0x03;
     const COMMAND_SET_NAMESPACE: u32 = 0x05;
     const COMMAND_SET_CONTROLLER: u32 = 0x06;
+
+    /// CSI of the Zoned Namespace command set, in bits 31:24 of CDW11.
+    const ZONED: u32 = (NamespaceInfo::ZONED as u32) << 24;
 
     /// Identify Controller (CNS 01h).
     #[must_use]
@@ -75,6 +78,20 @@ impl Identify {
     pub fn nvm_limits() -> Sqe {
         Sqe::new(Opcode::IDENTIFY, NamespaceId(0)).with_parameters(Self::COMMAND_SET_CONTROLLER, 0)
     }
+
+    /// Identify Namespace of the Zoned Namespace command set (CNS 05h, CSI 02h).
+    #[must_use]
+    pub fn zoned_namespace(namespace: NamespaceId) -> Sqe {
+        Sqe::new(Opcode::IDENTIFY, namespace)
+            .with_parameters(Self::COMMAND_SET_NAMESPACE, Self::ZONED)
+    }
+
+    /// Identify Controller of the Zoned Namespace command set (CNS 06h, CSI 02h).
+    #[must_use]
+    pub fn zoned_controller() -> Sqe {
+        Sqe::new(Opcode::IDENTIFY, NamespaceId(0))
+            .with_parameters(Self::COMMAND_SET_CONTROLLER, Self::ZONED)
+    }
 }
 
 /// Error of Identify data that is malformed or not supported.
@@ -102,6 +119,17 @@ pub enum IdentifyError {
         namespace: NamespaceId,
         /// LBADS as sent.
         exponent: u8,
+    },
+    /// The namespace is of a command set that is not supported.
+    #[error(
+        "namespace {namespace} is of command set {command_set:#04x}; NVM and Zoned Namespace, 0x00 \
+         and 0x02, are supported"
+    )]
+    CommandSet {
+        /// Namespace.
+        namespace: NamespaceId,
+        /// CSI as sent.
+        command_set: u8,
     },
     /// Metadata is transferred apart from its blocks (FLBAS), which Fabrics transports can't do.
     #[error(
@@ -139,6 +167,9 @@ pub enum IdentifyError {
         /// Block size in bytes.
         block_size: u32,
     },
+    /// The zones of a zoned namespace have no blocks (ZSZE).
+    #[error("its zones have no blocks (ZSZE)")]
+    ZoneSize,
 }
 
 /// Layout of Identify Controller (Base figure 312); fields that are not used are gaps.
@@ -398,7 +429,8 @@ pub struct NamespaceInfo {
     pub eui64: Option<Eui64>,
     /// UUID, if the Namespace Identification Descriptors contain one.
     pub uuid: Option<Uuid>,
-    /// CSI: command set of the namespace; 0 (NVM) unless the descriptors contain another.
+    /// CSI: command set of the namespace; 0 (NVM) unless the descriptors contain another, which is
+    /// [`ZONED`](Self::ZONED).
     pub command_set: u8,
     /// ANAGRPID: ANA group, 0 if not reported.
     pub ana_group: u32,
@@ -415,6 +447,9 @@ impl fmt::Display for Eui64 {
 }
 
 impl NamespaceInfo {
+    /// CSI of the Zoned Namespace command set.
+    pub const ZONED: u8 = 2;
+
     /// Decodes the Identify Namespace data structure.
     ///
     /// # Errors
@@ -447,15 +482,28 @@ impl NamespaceInfo {
 
     /// Merges the Namespace Identification Descriptors, which take precedence over Identify
     /// Namespace.
-    #[must_use]
-    pub fn with_id_descriptors(self, names: NamespaceIdDescriptors) -> Self {
-        Self {
+    ///
+    /// # Errors
+    ///
+    /// When the namespace is of a command set that is not supported.
+    pub fn with_id_descriptors(self, names: NamespaceIdDescriptors) -> Result<Self, IdentifyError> {
+        let command_set = names.command_set.unwrap_or(0);
+        if ![0, Self::ZONED].contains(&command_set) {
+            return Err(IdentifyError::CommandSet { namespace: self.id, command_set });
+        }
+        Ok(Self {
             nguid: names.nguid.or(self.nguid),
             eui64: names.eui64.or(self.eui64),
             uuid: names.uuid,
-            command_set: names.command_set.unwrap_or(0),
+            command_set,
             ..self
-        }
+        })
+    }
+
+    /// Returns true for a zoned namespace, whose blocks are written in the order of each zone.
+    #[must_use]
+    pub fn is_zoned(&self) -> bool {
+        self.command_set == Self::ZONED
     }
 
     /// Returns true if `other` describes the same namespace: all identifiers, the block size, the
@@ -487,7 +535,7 @@ impl NamespaceInfo {
 
 impl NamespaceData {
     /// Index of the LBA format (FLBAS): bits 3:0 are the low bits, bits 6:5 the high bits.
-    fn format_index(&self) -> usize {
+    pub(super) fn format_index(&self) -> usize {
         usize::from(self.formatted & 0xf) | usize::from((self.formatted >> 5) & 0b11) << 4
     }
 }

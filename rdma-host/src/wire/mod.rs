@@ -6,7 +6,8 @@
 //! module.
 //!
 //! References are to the NVM Express Base Specification 2.1 ("Base"), the NVM Command Set
-//! Specification 1.1 ("NVM") and the NVMe over RDMA Transport Specification 1.1 ("RDMA").
+//! Specification 1.1 ("NVM"), the Zoned Namespace Command Set Specification 1.2 ("ZNS") and the
+//! NVMe over RDMA Transport Specification 1.1 ("RDMA").
 
 mod command;
 mod completion;
@@ -26,6 +27,7 @@ mod reservation;
 mod sgl;
 mod status;
 mod text;
+mod zns;
 
 pub use command::{DataDirection, Opcode, Sqe};
 pub use completion::Cqe;
@@ -39,7 +41,7 @@ pub use identify::{
     ControllerData, ControllerInfo, ControllerType, Eui64, Identify, IdentifyError, IdentifyField,
     IdentifyValue, NamespaceData, NamespaceIdDescriptors, NamespaceInfo, NamespaceList,
     OptionalCommand, OptionalCommands, controller_fields, lba_format_fields, namespace_fields,
-    power_state_fields,
+    power_state_fields, zoned_controller_fields, zoned_format_fields, zoned_namespace_fields,
 };
 pub use log::{
     AddressFamily, AnaGroup, AnaLog, AnaState, AsyncEvent, AsyncEventKind, AsyncEventMask,
@@ -65,6 +67,7 @@ pub use reservation::{
 pub use sgl::SglDescriptor;
 pub use status::Status;
 pub use text::is_unprintable;
+pub use zns::{Zone, ZoneAction, ZoneFilter, ZoneLimits, ZoneReportError, ZoneState};
 
 /// Conversions between the layouts and bytes.
 pub use zerocopy::{FromBytes, IntoBytes};

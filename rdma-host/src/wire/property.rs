@@ -53,6 +53,12 @@ impl ControllerCapabilities {
         self.0 & (1 << 37) != 0
     }
 
+    /// Returns true if I/O command sets can be selected beside NVM (CSS bit 6).
+    #[must_use]
+    pub fn has_command_sets(self) -> bool {
+        self.0 & (1 << 43) != 0
+    }
+
     fn word(self, index: usize) -> u16 {
         let bytes = self.0.to_le_bytes();
         u16::from_le_bytes([bytes[2 * index], bytes[2 * index + 1]])
@@ -64,11 +70,19 @@ impl ControllerCapabilities {
 pub struct Configuration(pub u32);
 
 impl Configuration {
-    /// Enabled, NVM command set, 4 KiB pages, round robin arbitration, 64-byte commands, 16-byte
-    /// responses.
-    pub const ENABLED: Self = Self((4 << 20) | (6 << 16) | 1);
-    /// [`ENABLED`](Self::ENABLED) with a normal shutdown notification (SHN = 01b).
-    pub const SHUTDOWN: Self = Self(Self::ENABLED.0 | (0b01 << 14));
+    /// Enabled, 4 KiB pages, round robin arbitration, 64-byte commands, 16-byte responses, and all
+    /// command sets that the controller supports (CSS = 110b) if it supports others than NVM.
+    #[must_use]
+    pub fn enabled(capabilities: ControllerCapabilities) -> Self {
+        const NVM: u32 = (4 << 20) | (6 << 16) | 1;
+        Self(if capabilities.has_command_sets() { NVM | (0b110 << 4) } else { NVM })
+    }
+
+    /// Adds a normal shutdown notification (SHN = 01b).
+    #[must_use]
+    pub fn with_shutdown(self) -> Self {
+        Self(self.0 | (0b01 << 14))
+    }
 }
 
 /// Controller Status (CSTS, Base 3.1.4.6).
@@ -122,8 +136,13 @@ mod tests {
 
     #[test]
     fn configuration_in_literal_bytes() {
-        assert_eq!(Configuration::ENABLED.0, 0x0046_0001);
-        assert_eq!(Configuration::SHUTDOWN.0, 0x0046_4001);
+        let nvm = ControllerCapabilities(0x0000_0020_0f01_007f);
+        assert_eq!(Configuration::enabled(nvm).0, 0x0046_0001);
+        assert_eq!(Configuration::enabled(nvm).with_shutdown().0, 0x0046_4001);
+        // Value of Linux 6.12 nvmet with zoned block devices.
+        let all = ControllerCapabilities(0x0000_0820_0f01_007f);
+        assert_eq!(Configuration::enabled(all).0, 0x0046_0061);
+        assert_eq!(Configuration::enabled(all).with_shutdown().0, 0x0046_4061);
     }
 
     #[test]

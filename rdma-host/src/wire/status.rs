@@ -33,6 +33,8 @@ impl Status {
     pub const DISCOVER_RESTART: Self = Self(0x190);
     /// Fabrics: the queue needs authentication before anything else.
     pub const AUTHENTICATION_REQUIRED: Self = Self(0x191);
+    /// Command specific: the blocks of a write are not those at the write pointer (ZNS).
+    pub const ZONE_INVALID_WRITE: Self = Self(0x1bc);
     /// Media: the guard of a block is not that of its data (NVM).
     pub const GUARD_CHECK_ERROR: Self = Self(0x282);
     /// Media: the application tag of a block is not the expected one (NVM).
@@ -147,7 +149,7 @@ impl fmt::Debug for Status {
 }
 
 /// Names of status codes, sorted: type in bits 10:8, code in bits 7:0 (Base figures 101-104, NVM
-/// figure 24).
+/// figure 24, ZNS figure 26).
 const NAMES: &[(u16, &str)] = &[
     (0x000, "success"),
     (0x001, "invalid command opcode"),
@@ -188,6 +190,10 @@ const NAMES: &[(u16, &str)] = &[
     (0x10e, "feature not changeable"),
     (0x10f, "feature not namespace specific"),
     (0x115, "namespace insufficient capacity"),
+    (0x129, "I/O command set not supported"),
+    (0x12a, "I/O command set not enabled"),
+    (0x12b, "I/O command set combination rejected"),
+    (0x12c, "invalid I/O command set"),
     (0x180, "connect: incompatible format"),
     (0x181, "connect: controller busy"),
     (0x182, "connect: invalid parameters"),
@@ -196,6 +202,16 @@ const NAMES: &[(u16, &str)] = &[
     (0x185, "invalid queue type"),
     (0x190, "discover: restart"),
     (0x191, "authentication required"),
+    (0x1b6, "invalid zone operation request"),
+    (0x1b7, "zone random write area resources unavailable"),
+    (0x1b8, "zone boundary error"),
+    (0x1b9, "zone is full"),
+    (0x1ba, "zone is read only"),
+    (0x1bb, "zone is offline"),
+    (0x1bc, "zone invalid write"),
+    (0x1bd, "too many active zones"),
+    (0x1be, "too many open zones"),
+    (0x1bf, "invalid zone state transition"),
     (0x280, "write fault"),
     (0x281, "unrecovered read error"),
     (0x282, "end-to-end guard check error"),

@@ -8,6 +8,7 @@ use std::{
 
 use super::{
     Answer, Authentication, BLOCKS, CAPSULE, Format, Hook, ReceivedCommand, Size, is_open,
+    zns::{self, Zones},
 };
 
 /// Least id of a controller.
@@ -33,6 +34,8 @@ pub(super) struct ControllerState {
     /// ONCS and FUSES.
     pub(super) optional_commands: [u16; 2],
     pub(super) size: Size,
+    /// Zones, if its namespace is a zoned one.
+    pub(super) zones: Option<Zones>,
     pub(super) hook: Hook,
     pub(super) authentication: Option<Authentication>,
 }
@@ -58,6 +61,7 @@ impl ControllerState {
             quiesce_ms: 0,
             optional_commands: [0x000c, 0],
             size: Size::default(),
+            zones: None,
             hook,
             authentication: None,
         }
@@ -171,11 +175,19 @@ impl ControllerState {
                 (status, result) = self.connect(seen, data);
                 result
             }
-            // MQES, ready within 0.5 s, NVM command set; version 1.4; enabled; shut down.
-            (0x7f, 0x04, 0x00) => 0x0000_0020_0101_0000 | u64::from(size.entries - 1),
+            // MQES, ready within 0.5 s, NVM command set and others where it has zones; version 1.4;
+            // enabled; shut down.
+            (0x7f, 0x04, 0x00) => {
+                let others = u64::from(self.zones.is_some()) << 43;
+                0x0000_0020_0101_0000 | others | u64::from(size.entries - 1)
+            }
             (0x7f, 0x04, 0x08) => 0x0001_0400,
             (0x7f, 0x04, 0x1c) => 0b1001,
             (0x09, ..) if seen.queue == 0 => u64::from(size.queues - 1) * 0x0001_0001,
+            (0x06, ..) if seen.queue == 0 && self.is_of_zones(seen) => {
+                answer.data = zns::identify(seen.sqe[40]);
+                0
+            }
             (0x06, ..) if seen.queue == 0 => {
                 answer.data = self.identify(controller.unwrap_or(ID_MIN), seen.sqe[40]);
                 0
@@ -189,7 +201,14 @@ impl ControllerState {
             }
             _ if seen.is_io() => {
                 status = self.nvm_status(seen, data);
-                0
+                match (seen.sqe[0], &self.zones) {
+                    (0x7d, Some(zones)) if status == 0 => zones.appended_at(seen),
+                    (0x7a, Some(zones)) if status == 0 => {
+                        answer.data = zones.report(seen);
+                        0
+                    }
+                    _ => 0,
+                }
             }
             // The answer to a request for an event is the event.
             (0x0c, ..) if seen.queue == 0 => return answer,
@@ -197,6 +216,12 @@ impl ControllerState {
         };
         answer.messages = vec![seen.response(status, result)];
         answer
+    }
+
+    /// Returns true for an Identify that the Zoned Namespace command set has an own answer to.
+    fn is_of_zones(&self, seen: ReceivedCommand) -> bool {
+        let is_named = seen.sqe[40] == 0x03 || matches!(seen.sqe[40], 5 | 6) && seen.sqe[47] == 2;
+        self.zones.is_some() && is_named
     }
 
     fn identify(&self, controller: u16, structure: u8) -> Vec<u8> {

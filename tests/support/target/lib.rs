@@ -3,7 +3,7 @@
 //! It reads commands by the specification's offsets, not with our own wire layer, so that the two
 //! can't be wrong together. By default it keeps to the protocol: Connect, properties, Identify,
 //! Number of Queues, Keep Alive, reads, writes and flushes of one namespace with 512-byte blocks,
-//! and the optional commands that it is told to support.
+//! and the optional commands and zones that it is told to have.
 //! The hook sees every command with the default answer, and may change the answer. A write is
 //! received, executed and answered in steps of their own: the hook may hold its execution, which
 //! then outlives the connection.
@@ -15,6 +15,7 @@ mod metadata;
 mod note;
 mod nvm;
 mod received_command;
+pub mod zns;
 
 use std::{
     collections::BTreeMap,
@@ -279,6 +280,16 @@ impl<P: Provider> Target<P> {
     #[must_use]
     pub fn supporting(mut self, oncs: u16, fuses: u16) -> Self {
         self.controller.optional_commands = [oncs, fuses];
+        self
+    }
+
+    /// Makes its namespace one of the Zoned Namespace command set, with the zones of [`zns`];
+    /// `worn_out` are the numbers of those that are read only.
+    #[must_use]
+    pub fn zoned(mut self, worn_out: &[usize]) -> Self {
+        let mut zones = zns::Zones::new();
+        worn_out.iter().for_each(|&index| zones.wear_out(index));
+        self.controller.zones = Some(zones);
         self
     }
 
@@ -566,9 +577,11 @@ impl<P: Provider> Queue<P> {
         if seen.is_write() && !is_refused {
             let queue = self.controller.map(|id| (id, seen.queue));
             let stored = controller.format.stored(seen, data);
+            controller.execute_zones(seen);
             controller.begin_write(queue, seen, &stored, answer.execute.clone());
         } else if seen.is_io() && answer.succeeds() {
-            controller.execute_nvm(seen, data);
+            let appended = answer.messages[0][..8].try_into().expect("a response has 16 bytes");
+            controller.execute_nvm(seen, data, u64::from_le_bytes(appended));
         }
         match answer.delay {
             Duration::ZERO if answer.may_go() => self.send(seen, &answer),

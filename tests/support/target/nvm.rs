@@ -4,6 +4,7 @@ use std::{ops::Range, sync::PoisonError};
 
 use super::{BLOCKS, ReceivedCommand, controller::ControllerState};
 
+const INVALID_OPCODE: u16 = 0x4001;
 const LBA_OUT_OF_RANGE: u16 = 0x4080;
 const UNRECOVERED_READ_ERROR: u16 = 0x0281;
 const COMPARE_FAILURE: u16 = 0x0285;
@@ -15,7 +16,10 @@ impl ControllerState {
         let readable =
             |range: &Range<u64>| range.clone().all(|lba| !self.unreadable.contains(&lba));
         let named = blocks(seen);
+        let of_zones = self.zones.as_ref().map_or(0, |zones| zones.status(seen));
         match seen.sqe[0] {
+            _ if of_zones != 0 => of_zones,
+            0x79 | 0x7a | 0x7d if self.zones.is_none() => INVALID_OPCODE,
             0x01 | 0x02 | 0x04 | 0x05 | 0x08 | 0x0c if !is_inside(&named) => LBA_OUT_OF_RANGE,
             0x02 | 0x05 | 0x0c if !readable(&named) => UNRECOVERED_READ_ERROR,
             0x01 => self.format.status(seen, data),
@@ -39,8 +43,10 @@ impl ControllerState {
         }
     }
 
-    /// Executes an I/O command other than a write that was not refused.
-    pub(super) fn execute_nvm(&mut self, seen: ReceivedCommand, data: &[u8]) {
+    /// Executes an I/O command other than a write that was not refused; `result` is that of its
+    /// response.
+    pub(super) fn execute_nvm(&mut self, seen: ReceivedCommand, data: &[u8], result: u64) {
+        self.execute_zones(seen);
         match seen.sqe[0] {
             0x04 => self.unreadable.extend(blocks(seen)),
             0x08 => {
@@ -67,7 +73,18 @@ impl ControllerState {
                     .collect();
                 self.overwrite(seen.u64_at(40), &copied);
             }
+            0x7d => self.overwrite(result, data),
             _ => {}
+        }
+    }
+
+    /// Executes the part of a command that changes zones.
+    pub(super) fn execute_zones(&mut self, seen: ReceivedCommand) {
+        let lost = self.zones.as_mut().map(|zones| zones.execute(seen)).unwrap_or_default();
+        for blocks in lost {
+            let bytes =
+                usize::try_from(blocks.end - blocks.start).expect("a zone") * self.format.size();
+            self.overwrite(blocks.start, &vec![0; bytes]);
         }
     }
 

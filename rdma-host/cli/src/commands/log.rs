@@ -148,7 +148,7 @@ async fn read<P: Provider>(
         LogPage::Reservation => reservation(controller.reservation_notification().await?),
         LogPage::Rotational => rotational(controller.rotational_media(group).await?),
         LogPage::Supported => supported(&controller.supported_log_pages().await?),
-        LogPage::Effects => effects(&controller.effects().await?),
+        LogPage::Effects => effects(&controller.effects(0).await?),
         LogPage::Error => errors(&controller.error_log().await?),
         LogPage::Firmware => firmware(&controller.firmware_slots().await?),
         LogPage::Health => health(&controller.health().await?),

@@ -238,7 +238,7 @@ impl ConnectingCommand for AdminArguments {
         let sqe = self.fields.sqe(NamespaceId(self.namespace.ns().unwrap_or(0)));
         if !self.force {
             let listed = |effects: EffectsLog| effects.admin;
-            connected.runtime.run(check_supported(&connected.controller, opcode, listed))?;
+            connected.runtime.run(check_supported(&connected.controller, 0, opcode, listed))?;
         }
         let sent = connected.runtime.run(connected.controller.admin_command(sqe, transfer))?;
         connected.close();
@@ -253,12 +253,13 @@ impl ConnectingCommand for IoArguments {
 
     fn run(&self, provider: &Arc<SystemProvider>) -> Result<(), Failure> {
         /// Commands that change no block.
-        const READS: [Opcode; 5] = [
+        const READS: [Opcode; 6] = [
             Opcode::FLUSH,
             Opcode::READ,
             Opcode::COMPARE,
             Opcode::VERIFY,
             Opcode::RESERVATION_REPORT,
+            Opcode::ZONE_MANAGEMENT_RECEIVE,
         ];
         check_output(self.form.raw_binary)?;
         let opcode = Opcode(self.fields.opcode);
@@ -269,7 +270,8 @@ impl ConnectingCommand for IoArguments {
         };
         let (connected, namespace) = self.namespace.connect(provider)?;
         let listed = |effects: EffectsLog| effects.io;
-        connected.runtime.run(check_supported(&connected.controller, opcode, listed))?;
+        let set = namespace.info().command_set;
+        connected.runtime.run(check_supported(&connected.controller, set, opcode, listed))?;
         if let Some(mut consent) = consent {
             consent.check(&connected, &IoNamespace::Controller(namespace.clone()))?;
         }
@@ -433,13 +435,15 @@ impl FormArguments {
     }
 }
 
-/// Checks that the controller lists a command as supported, if it has such a list.
+/// Checks that the controller lists a command as supported, if it has such a list of the command
+/// set.
 async fn check_supported<P: Provider>(
     controller: &Controller<P>,
+    command_set: u8,
     opcode: Opcode,
     listed: impl FnOnce(EffectsLog) -> Vec<(Opcode, rdma_host::wire::CommandEffects)>,
 ) -> Result<(), Failure> {
-    let effects = match controller.effects().await {
+    let effects = match controller.effects(command_set).await {
         Ok(effects) => effects,
         Err(Error::Rejected(Rejected::Command { .. })) => return Ok(()),
         Err(error) => return Err(error.into()),

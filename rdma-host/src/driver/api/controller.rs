@@ -37,7 +37,7 @@ use crate::{
     wire::{
         AnaLog, ChangedNamespaceList, ControllerId, CopyLimits, EffectsLog, EnduranceGroupLog,
         ErrorLogEntry, FeatureEffectsLog, FirmwareSlotLog, HealthLog, Identify, NamespaceId,
-        NamespaceInfo, NvmLimits, ReservationNotification, RotationalMediaLog, Status,
+        NamespaceInfo, NvmLimits, ReservationNotification, RotationalMediaLog, Sqe, Status,
         SupportedLogPages,
     },
 };
@@ -359,7 +359,8 @@ impl<P: Provider> Controller<P> {
         }
     }
 
-    async fn identify(&self, name: &'static str, sqe: crate::wire::Sqe) -> Result<Vec<u8>, Error> {
+    /// Sends an Identify command; returns its 4,096 bytes.
+    pub(super) async fn identify(&self, name: &'static str, sqe: Sqe) -> Result<Vec<u8>, Error> {
         let transfer = Transfer::FromController(Identify::SIZE);
         self.admin.execute(name, sqe, transfer).await.map(|(_, data)| data)
     }
@@ -410,13 +411,14 @@ impl<P: Provider> Controller<P> {
         self.log_pages(&self.negotiated()).changed().await
     }
 
-    /// Reads the Commands Supported and Effects log page.
+    /// Reads the Commands Supported and Effects log page of a command set, which is
+    /// [`NamespaceInfo::command_set`] of a namespace.
     ///
     /// # Errors
     ///
     /// As [`ana_log`](Self::ana_log).
-    pub async fn effects(&self) -> Result<EffectsLog, Error> {
-        self.log_pages(&self.negotiated()).effects().await
+    pub async fn effects(&self, command_set: u8) -> Result<EffectsLog, Error> {
+        self.log_pages(&self.negotiated()).effects(command_set).await
     }
 
     /// Reads the Error Information log page, as many entries as one command transfers.

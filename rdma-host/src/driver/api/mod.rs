@@ -14,3 +14,4 @@ pub(crate) mod ranges;
 mod reservations;
 pub(crate) mod subsystem;
 pub(crate) mod vectored;
+pub(crate) mod zones;

@@ -55,6 +55,12 @@ impl TransferError {
         let execution = ExecutionStatus::NotSent;
         Self { error: error.into(), buffer: Some(buffer), execution }
     }
+
+    /// Error in the response or data of an operation.
+    pub(crate) fn answered(error: impl Into<Error>, buffer: Buffer) -> Self {
+        let execution = ExecutionStatus::Answered;
+        Self { error: error.into(), buffer: Some(buffer), execution }
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -89,6 +95,11 @@ impl JoinedParts {
             (Some((first, _)), _) => Some((first, ExecutionStatus::Unknown)),
             (None, None) => None,
         };
+        self.add_buffer(buffer);
+    }
+
+    /// Adds the buffer of the next part.
+    fn add_buffer(&mut self, buffer: Option<Buffer>) {
         self.whole = match (self.whole.take(), buffer) {
             (Some(mut front), Some(back)) => {
                 // Not if the buffer of a part in between is lost.
@@ -115,6 +126,10 @@ impl Direction {
             Self::Read => "Read",
             Self::ForcedWrite | Self::Write => "Write",
         }
+    }
+
+    pub(super) fn is_write(self) -> bool {
+        matches!(self, Self::ForcedWrite | Self::Write)
     }
 }
 
@@ -162,7 +177,8 @@ impl Namespace {
         self.transfer(Direction::Read, lba, buffer).await
     }
 
-    /// Writes the whole buffer from `lba` on.
+    /// Writes the whole buffer from `lba` on. In a zoned namespace the parts of a larger one than a
+    /// command are written one after another.
     ///
     /// # Errors
     ///
@@ -249,8 +265,40 @@ impl Namespace {
             let done = self.begin(self.command(direction, lba, buffer)).await;
             return self.finish_part(direction, lba, done).await;
         }
+        if self.info.is_zoned() && direction.is_write() {
+            return self.write_in_order(direction, lba, buffer).await;
+        }
         let parts = self.start(direction, lba, buffer).await;
         self.gather(direction, parts).await
+    }
+
+    /// Writes the parts of a buffer one after another: a zone takes its blocks in their order
+    /// alone.
+    async fn write_in_order(
+        &self,
+        direction: Direction,
+        lba: u64,
+        buffer: Buffer,
+    ) -> Result<Buffer, TransferError> {
+        let mut joined = JoinedParts::default();
+        let (mut at, mut rest) = (lba, Some(buffer));
+        while let Some(mut part) = rest.take() {
+            let step = usize::try_from(self.transfer_bytes_max()).unwrap_or(usize::MAX);
+            if part.len() > step {
+                rest = Some(part.split_off(step));
+            }
+            let blocks = u64::from(self.info.blocks_in(part.len()));
+            let done = self.begin(self.command(direction, at, part)).await;
+            let ended = self.finish_part(direction, at, done).await;
+            let has_failed = ended.is_err();
+            joined.add(ended);
+            if has_failed {
+                joined.add_buffer(rest);
+                break;
+            }
+            at += blocks;
+        }
+        joined.into_result()
     }
 
     fn command(&self, direction: Direction, lba: u64, buffer: Buffer) -> Command {

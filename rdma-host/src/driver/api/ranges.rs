@@ -40,6 +40,9 @@ pub trait RangeCommands: Sync {
     /// When it is not, or the namespace was replaced.
     fn check_blocks(&self, lba: u64, bytes: u64) -> Result<(), Misuse>;
 
+    /// Maximum data transfer of one command in bytes.
+    fn transfer_bytes_max(&self) -> u64;
+
     /// Executes a command of this namespace without splitting it.
     fn run(&self, command: Command) -> impl Future<Output = CommandCompletion> + Send;
 
@@ -226,6 +229,10 @@ impl RangeCommands for Namespace {
 
     fn check_blocks(&self, lba: u64, bytes: u64) -> Result<(), Misuse> {
         self.check(lba, bytes)
+    }
+
+    fn transfer_bytes_max(&self) -> u64 {
+        self.transfer_bytes_max()
     }
 
     fn run(&self, command: Command) -> impl Future<Output = CommandCompletion> + Send {

@@ -55,7 +55,7 @@ impl Namespace {
     }
 
     /// Writes several buffers in turn from `lba` on, as [`read_vectored`](Self::read_vectored)
-    /// reads.
+    /// reads; in a zoned namespace one command after another.
     ///
     /// # Errors
     ///
@@ -79,6 +79,9 @@ impl Namespace {
             let execution = ExecutionStatus::NotSent;
             return Err(VectoredTransferError { error: error.into(), buffers, execution });
         }
+        if self.info().is_zoned() && direction.is_write() {
+            return self.write_in_order_vectored(lba, runs(buffers)).await;
+        }
         let mut in_flight = Vec::new();
         let mut at = lba;
         for Run { whole, lengths } in runs(buffers) {
@@ -88,6 +91,36 @@ impl Namespace {
             at += blocks;
         }
         self.gather_vectored(direction, in_flight).await
+    }
+
+    /// Writes runs one after another: a zone takes its blocks in their order alone.
+    async fn write_in_order_vectored(
+        &self,
+        lba: u64,
+        runs: Vec<Run>,
+    ) -> Result<Vec<Buffer>, VectoredTransferError> {
+        let (mut buffers, mut failure, mut at) = (Vec::new(), None, lba);
+        for Run { whole, lengths } in runs {
+            if failure.is_some() {
+                split(whole, &lengths, &mut buffers);
+                continue;
+            }
+            let blocks = whole.len() as u64 / u64::from(self.info().block_size);
+            match self.write(at, whole).await {
+                Ok(whole) => split(whole, &lengths, &mut buffers),
+                Err(TransferError { error, buffer, execution }) => {
+                    split_if_whole(buffer, &lengths, &mut buffers);
+                    // Of several runs, some have been written.
+                    let execution = if at == lba { execution } else { ExecutionStatus::Unknown };
+                    failure = Some((error, execution));
+                }
+            }
+            at += blocks;
+        }
+        match failure {
+            None => Ok(buffers.into_iter().flatten().collect()),
+            Some((error, execution)) => Err(VectoredTransferError { error, buffers, execution }),
+        }
     }
 
     async fn gather_vectored(
@@ -105,13 +138,7 @@ impl Namespace {
                     split(whole, &lengths, &mut buffers);
                 }
                 Err(TransferError { error, buffer, execution }) => {
-                    match buffer {
-                        // Parts that cannot be joined are lost.
-                        Some(whole) if whole.len() == lengths.iter().sum() => {
-                            split(whole, &lengths, &mut buffers);
-                        }
-                        _ => buffers.extend(lengths.iter().map(|_| None)),
-                    }
+                    split_if_whole(buffer, &lengths, &mut buffers);
                     failure = Some(match failure {
                         None => (error, execution),
                         Some((first, before)) if before == execution => (first, before),
@@ -170,4 +197,13 @@ fn split(whole: Buffer, lengths: &[usize], buffers: &mut Vec<Option<Buffer>>) {
         buffers.push(Some(std::mem::replace(&mut rest, tail)));
     }
     buffers.push(Some(rest));
+}
+
+/// Splits the buffer of a failed run, or notes that its buffers are lost: parts of it that can't be
+/// joined.
+fn split_if_whole(buffer: Option<Buffer>, lengths: &[usize], buffers: &mut Vec<Option<Buffer>>) {
+    match buffer {
+        Some(whole) if whole.len() == lengths.iter().sum() => split(whole, lengths, buffers),
+        _ => buffers.extend(lengths.iter().map(|_| None)),
+    }
 }

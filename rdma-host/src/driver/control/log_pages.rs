@@ -40,8 +40,9 @@ impl<P: Provider> LogPages<'_, P> {
         Ok(ChangedNamespaceList::parse(&page)?)
     }
 
-    pub(crate) async fn effects(&self) -> Result<EffectsLog, Error> {
-        Ok(EffectsLog::parse(&self.page(LogPage::EFFECTS, EffectsLog::SIZE).await?)?)
+    pub(crate) async fn effects(&self, command_set: u8) -> Result<EffectsLog, Error> {
+        let page = GetLogPage::new(LogPage::EFFECTS, self.at_most(EffectsLog::SIZE as u64));
+        Ok(EffectsLog::parse(&self.read(GetLogPage { command_set, ..page }).await?)?)
     }
 
     pub(crate) async fn errors(&self) -> Result<Vec<ErrorLogEntry>, Error> {

@@ -49,7 +49,9 @@ pub enum ExecutionStatus {
     Answered,
     /// The command was never sent, or the controller refused it for the state of its path.
     NotSent,
-    /// The command was sent without a response: it may have been executed, or yet be.
+    /// The command was sent without a response: it may have been executed, or yet be. Also of a
+    /// write that was sent again after that, and refused: a zone, for one, refuses the second of
+    /// two equal writes.
     Unknown,
 }
 

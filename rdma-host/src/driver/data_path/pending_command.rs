@@ -20,12 +20,14 @@ pub(crate) struct PendingCommand {
     pub(crate) sends: u8,
     /// Time since which it waits behind the write fence; `None` if it never did.
     pub(crate) fenced_since: Option<Instant>,
+    /// True if it changes blocks, and was sent without a response: it may have been executed.
+    pub(crate) is_unanswered: bool,
 }
 
 impl PendingCommand {
     /// Command that was sent `sends` times, for the first time at the clock reading `started`.
     pub(crate) fn new(command: Command, started: u64, sends: u8) -> Self {
-        Self { command, started, sends, fenced_since: None }
+        Self { command, started, sends, fenced_since: None, is_unanswered: false }
     }
 
     pub(crate) fn execution(&self) -> ExecutionStatus {

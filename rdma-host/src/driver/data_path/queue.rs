@@ -230,8 +230,9 @@ impl<P: Provider> Queue<P> {
         pending: PendingCommand,
         now: u64,
     ) -> Result<(), SubmitError> {
-        let PendingCommand { mut command, started, sends, .. } = pending;
-        let origin = Origin { resends: sends, kind: OriginKind::Pending };
+        let PendingCommand { mut command, started, sends, is_unanswered, .. } = pending;
+        let kind = if is_unanswered { OriginKind::Unanswered } else { OriginKind::Pending };
+        let origin = Origin { resends: sends, kind };
         let submitted = self.submit_from(origin, &mut command, started, now);
         submitted.map_err(|error| SubmitError::new(error, command))
     }

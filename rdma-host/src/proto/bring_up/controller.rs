@@ -364,8 +364,8 @@ impl BringUp {
             }
             Step::ReadCapabilities(_) => PropertyGet::new(Property::CAPABILITIES).to_sqe(),
             Step::ReadVersion(..) => PropertyGet::new(Property::VERSION).to_sqe(),
-            Step::Enable(_) => {
-                let enabled = u64::from(Configuration::ENABLED.0);
+            Step::Enable(enabling) => {
+                let enabled = u64::from(Configuration::enabled(enabling.capabilities).0);
                 PropertySet::new(Property::CONFIGURATION, enabled).to_sqe()
             }
             Step::IdentifyController(_) => {

@@ -212,6 +212,35 @@ const LBA_FORMAT: &[Place] = &[number("ms", 0, 2), number("ds", 2, 1)];
 const LBA_FORMATS_OFFSET: usize = 128;
 const LBA_FORMAT_BYTES: usize = 4;
 
+/// Identify Namespace of the Zoned Namespace command set (ZNS figure 48), without the formats.
+const ZONED_NAMESPACE: &[Place] = &[
+    number("zoc", 0, 2),
+    number("ozcs", 2, 2),
+    number("mar", 4, 4),
+    number("mor", 8, 4),
+    number("rrl", 12, 4),
+    number("frl", 16, 4),
+    number("rrl1", 20, 4),
+    number("rrl2", 24, 4),
+    number("rrl3", 28, 4),
+    number("frl1", 32, 4),
+    number("frl2", 36, 4),
+    number("frl3", 40, 4),
+    number("numzrwa", 44, 4),
+    number("zrwafg", 48, 2),
+    number("zrwasz", 50, 2),
+    number("zrwacap", 52, 1),
+];
+
+/// LBA format extension (ZNS figure 49).
+const ZONED_FORMAT: &[Place] = &[number("zsze", 0, 8), number("zdes", 8, 1)];
+
+const ZONED_FORMATS_OFFSET: usize = 2816;
+const ZONED_FORMAT_BYTES: usize = 16;
+
+/// Identify Controller of the Zoned Namespace command set (ZNS figure 50).
+const ZONED_CONTROLLER: &[Place] = &[number("zasl", 0, 1)];
+
 impl Place {
     fn field(&self, structure: &[u8]) -> IdentifyField {
         let bytes = &structure[self.offset..self.offset + self.bytes];
@@ -309,6 +338,43 @@ pub fn lba_format_fields(data: &[u8]) -> Result<Vec<Vec<IdentifyField>>, Identif
     Ok(formats.take(usize::from(data[25]) + 1).map(one).collect())
 }
 
+/// Fields of Identify Namespace of the Zoned Namespace command set.
+///
+/// # Errors
+///
+/// As [`controller_fields`].
+pub fn zoned_namespace_fields(data: &[u8]) -> Result<Vec<IdentifyField>, IdentifyError> {
+    check_length(data)?;
+    Ok(fields(ZONED_NAMESPACE, data))
+}
+
+/// Fields of the extension of each LBA format that Identify Namespace describes; `namespace` is
+/// that data structure.
+///
+/// # Errors
+///
+/// As [`controller_fields`].
+pub fn zoned_format_fields(
+    data: &[u8],
+    namespace: &[u8],
+) -> Result<Vec<Vec<IdentifyField>>, IdentifyError> {
+    check_length(data)?;
+    check_length(namespace)?;
+    let formats = &data[ZONED_FORMATS_OFFSET..][..64 * ZONED_FORMAT_BYTES];
+    let formats = formats.chunks(ZONED_FORMAT_BYTES).take(usize::from(namespace[25]) + 1);
+    Ok(formats.map(|format| fields(ZONED_FORMAT, format)).collect())
+}
+
+/// Fields of Identify Controller of the Zoned Namespace command set.
+///
+/// # Errors
+///
+/// As [`controller_fields`].
+pub fn zoned_controller_fields(data: &[u8]) -> Result<Vec<IdentifyField>, IdentifyError> {
+    check_length(data)?;
+    Ok(fields(ZONED_CONTROLLER, data))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -325,6 +391,9 @@ mod tests {
             (NAMESPACE, LBA_FORMATS_OFFSET),
             (PREFERRED, 74),
             (LBA_FORMAT, LBA_FORMAT_BYTES),
+            (ZONED_NAMESPACE, ZONED_FORMATS_OFFSET),
+            (ZONED_FORMAT, ZONED_FORMAT_BYTES),
+            (ZONED_CONTROLLER, Identify::SIZE),
         ] {
             let mut last = 0;
             for place in places {
@@ -378,5 +447,25 @@ mod tests {
         assert_eq!(formats[1], numbers.map(|(name, value)| (name, IdentifyValue::Number(value))));
         data[25] = 255;
         assert_eq!(lba_format_fields(&data).unwrap().len(), 64);
+    }
+
+    #[test]
+    fn fields_of_the_zoned_set_by_offset() {
+        let (mut data, mut namespace) = ([0; 4096], [0; 4096]);
+        (data[4], data[8], data[52], namespace[25]) = (2, 1, 3, 1);
+        (data[2816 + 17], data[2816 + 24]) = (4, 7);
+        let all = zoned_namespace_fields(&data).unwrap();
+        for (name, expected) in [("mar", 2), ("mor", 1), ("zrwacap", 3), ("zoc", 0)] {
+            assert_eq!(value(&all, name), IdentifyValue::Number(expected), "{name}");
+        }
+        let formats = zoned_format_fields(&data, &namespace).unwrap();
+        assert_eq!(formats.len(), 2);
+        assert_eq!(value(&formats[1], "zsze"), IdentifyValue::Number(1024));
+        assert_eq!(value(&formats[1], "zdes"), IdentifyValue::Number(7));
+        namespace[25] = 255;
+        assert_eq!(zoned_format_fields(&data, &namespace).unwrap().len(), 64);
+        data[0] = 4;
+        let zasl = ("zasl", IdentifyValue::Number(4));
+        assert_eq!(zoned_controller_fields(&data).unwrap(), [zasl]);
     }
 }

@@ -99,7 +99,7 @@ fn the_same_namespace_has_equal_identifiers() {
         uuid: Some(Uuid::from_u128(1)),
         ..NamespaceIdDescriptors::default()
     };
-    let named = info.with_id_descriptors(names);
+    let named = info.with_id_descriptors(names).unwrap();
     assert_eq!((named.nguid, named.eui64), (info.nguid, info.eui64));
     let grown = NamespaceInfo { blocks: 4096, ana_group: 2, ..named };
     assert!(named.is_same_as(&grown) && grown.is_same_as(&named));
@@ -114,6 +114,28 @@ fn the_same_namespace_has_equal_identifiers() {
     ] {
         assert!(!named.is_same_as(&other) && !other.is_same_as(&named), "{other:?}");
     }
+}
+
+#[test]
+fn command_sets_without_blocks_are_refused() {
+    let info = NamespaceInfo::parse(NamespaceId(7), &namespace(2048, 12, 0, 0)).unwrap();
+    let of = |command_set| NamespaceIdDescriptors {
+        command_set: Some(command_set),
+        ..NamespaceIdDescriptors::default()
+    };
+    assert!(!info.with_id_descriptors(of(0)).unwrap().is_zoned());
+    assert!(info.with_id_descriptors(of(NamespaceInfo::ZONED)).unwrap().is_zoned());
+    let namespace = NamespaceId(7);
+    let refused = info.with_id_descriptors(of(1));
+    assert_eq!(refused, Err(IdentifyError::CommandSet { namespace, command_set: 1 }));
+}
+
+#[test]
+fn commands_of_the_zoned_set_in_literal_bytes() {
+    let namespace = Identify::zoned_namespace(NamespaceId(7));
+    assert_eq!(namespace.as_bytes()[..8], [0x06, 0x40, 0, 0, 7, 0, 0, 0]);
+    assert_eq!(namespace.as_bytes()[40..48], [5, 0, 0, 0, 0, 0, 0, 2]);
+    assert_eq!(Identify::zoned_controller().as_bytes()[40..48], [6, 0, 0, 0, 0, 0, 0, 2]);
 }
 
 #[test]

@@ -106,6 +106,8 @@ pub struct GetLogPage {
     /// Retain asynchronous event (RAE): reading does not clear the event of the page, so that no
     /// event is sent while the page is only partly read.
     pub retain_event: bool,
+    /// CSI: command set that the page is of, where the page has one for each.
+    pub command_set: u8,
 }
 
 impl GetLogPage {
@@ -119,6 +121,7 @@ impl GetLogPage {
             specific_field: 0,
             specific_identifier: 0,
             retain_event: false,
+            command_set: 0,
         }
     }
 
@@ -141,7 +144,7 @@ impl GetLogPage {
         let cdw11 = high | u32::from(self.specific_identifier) << 16;
         Sqe::new(Opcode::GET_LOG_PAGE, NamespaceId(0xffff_ffff))
             .with_parameters(cdw10, cdw11)
-            .with_log_offset(self.offset)
+            .with_log_offset(self.offset, self.command_set)
     }
 }
 
@@ -200,6 +203,7 @@ mod tests {
             specific_field: 0x02,
             specific_identifier: 0x1234,
             retain_event: true,
+            command_set: 2,
         };
         let sqe = command.to_sqe();
         assert_eq!(sqe.as_bytes()[..8], [0x02, 0x40, 0, 0, 0xff, 0xff, 0xff, 0xff]);
@@ -208,7 +212,7 @@ mod tests {
             0x70, 0x82, 0xff, 0x3f, // page, LSP and RAE, low half of the dwords
             0x01, 0x00, 0x34, 0x12, // high half, LSI
             0x00, 0x04, 0, 0, 0x01, 0, 0, 0,
-            0, 0, 0, 0, 0, 0, 0, 0,
+            0, 0, 0, 2, 0, 0, 0, 0, // CSI
         ];
         assert_eq!(sqe.as_bytes()[40..], expected);
         let least = GetLogPage::new(LogPage::ERROR, 4).to_sqe();

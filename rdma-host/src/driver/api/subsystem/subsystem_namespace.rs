@@ -354,6 +354,10 @@ impl RangeCommands for SubsystemNamespace {
         self.check_range(lba, bytes).map(drop)
     }
 
+    fn transfer_bytes_max(&self) -> u64 {
+        self.transfer_bytes_max()
+    }
+
     fn run(&self, command: Command) -> impl Future<Output = CommandCompletion> + Send {
         self.execute(command)
     }

@@ -287,7 +287,8 @@ impl<P: Provider> AdminQueue<P> {
 
     /// Notifies the controller of the shutdown, and waits until it has shut down.
     pub(crate) async fn shut_down(&mut self) {
-        let mut shutdown = Shutdown::Announce;
+        let Some(connection) = &self.connection else { return };
+        let mut shutdown = Shutdown::Announce(connection.negotiated().capabilities);
         loop {
             match shutdown.action() {
                 ShutdownAction::Disconnect => return,

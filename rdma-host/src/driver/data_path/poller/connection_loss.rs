@@ -113,7 +113,7 @@ impl<P: Provider> Poller<P> {
 
     /// Makes a command that got no response pending, or fails it if it may not be sent again.
     fn requeue_cancelled(&mut self, queue: QueueId, cancelled: Cancelled, cause: &Error) {
-        let Cancelled { pending: cancelled, unseen } = cancelled;
+        let Cancelled { pending: mut cancelled, unseen } = cancelled;
         if unseen == Some(UnseenKind::Internal) {
             return; // its reply sender is dropped
         }
@@ -130,6 +130,7 @@ impl<P: Provider> Poller<P> {
             let (opcode, user) = (cancelled.command.sqe.opcode(), cancelled.command.user);
             let sends = cancelled.sends;
             tracing::debug!(parent: &self.span(), ?opcode, user, sends, "a command will be resent");
+            cancelled.is_unanswered |= class == CommandClass::IdempotentWrite;
             self.pending.push(cancelled);
         } else {
             self.fail_command(cancelled, cause.clone());

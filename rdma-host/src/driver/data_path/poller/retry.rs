@@ -36,8 +36,9 @@ impl<P: Provider> Poller<P> {
             Disposition::Complete => {
                 let failed = completed.record_failure(queue_pair, &response, &mut self.meter);
                 self.failed_commands.push(failed);
-                let unseen = completed.unseen();
-                let completion = completed.into_completion(response);
+                let (unseen, execution) = (completed.unseen(), completed.failed_execution());
+                let completion =
+                    CommandCompletion { execution, ..completed.into_completion(response) };
                 return self.store_completion(unseen, completion);
             }
         };

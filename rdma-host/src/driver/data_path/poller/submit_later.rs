@@ -10,6 +10,7 @@ use crate::{
         pending_command::PendingCommand,
     },
     error::{Error, Misuse, Transport},
+    proto::CommandClass,
 };
 
 impl<P: Provider> Poller<P> {
@@ -158,6 +159,9 @@ impl<P: Provider> Poller<P> {
 
     /// Adds a command that another poller forwarded, and that was sent `sends` times.
     pub(crate) fn add_pending(&mut self, command: Command, sends: u8) {
-        self.pending.push(PendingCommand::new(command, self.clock.raw(), sends));
+        let class = CommandClass::of(&command.sqe);
+        let mut pending = PendingCommand::new(command, self.clock.raw(), sends);
+        pending.is_unanswered = sends > 0 && class == CommandClass::IdempotentWrite;
+        self.pending.push(pending);
     }
 }

@@ -44,6 +44,8 @@ pub(super) enum OriginKind {
     New,
     /// Command that was pending before.
     Pending,
+    /// Command that was sent before without a response, and may have been executed.
+    Unanswered,
 }
 
 /// Command that the owner of a poller does not see.
@@ -83,7 +85,9 @@ impl InFlight {
     /// Clock reading of the latest submission.
     pub(super) fn sent(&self) -> u64 {
         match self.origin.kind {
-            OriginKind::Pending => self.started + (u64::from(self.pending_time) << 16),
+            OriginKind::Pending | OriginKind::Unanswered => {
+                self.started + (u64::from(self.pending_time) << 16)
+            }
             OriginKind::Unseen(_) | OriginKind::New => self.started,
         }
     }
@@ -119,10 +123,9 @@ impl InFlight {
         let command = Command { data: Data::of(&sqe, self.data.take()), sqe, user: self.user };
         let Origin { resends, kind } = std::mem::take(&mut self.origin);
         let sends = resends.saturating_add(1);
-        Cancelled {
-            pending: PendingCommand::new(command, self.started, sends),
-            unseen: unseen(kind),
-        }
+        let mut pending = PendingCommand::new(command, self.started, sends);
+        pending.is_unanswered = kind == OriginKind::Unanswered;
+        Cancelled { pending, unseen: unseen(kind) }
     }
 }
 
@@ -130,7 +133,7 @@ impl InFlight {
 fn unseen(kind: OriginKind) -> Option<UnseenKind> {
     match kind {
         OriginKind::Unseen(kind) => Some(kind),
-        OriginKind::New | OriginKind::Pending => None,
+        OriginKind::New | OriginKind::Pending | OriginKind::Unanswered => None,
     }
 }
 
@@ -151,6 +154,15 @@ impl Completed<'_> {
     #[inline]
     pub(crate) fn unseen(&self) -> Option<UnseenKind> {
         unseen(self.command.origin.kind)
+    }
+
+    /// Execution status of the command, whose response says that it failed: the response tells
+    /// nothing of an earlier execution.
+    pub(crate) fn failed_execution(&self) -> ExecutionStatus {
+        match self.command.origin.kind {
+            OriginKind::Unanswered => ExecutionStatus::Unknown,
+            _ => ExecutionStatus::Answered,
+        }
     }
 
     /// Counts the command, which succeeded at the clock reading `now`, in the statistics.
