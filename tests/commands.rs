@@ -434,7 +434,7 @@ fn the_examples_of_the_help_run() {
     let short = ["--ns", "1", "--runtime", "2s", "--wait", "event"];
     run_here(&[&["bench", &target, "--json", "result.json"][..], &short].concat());
     let has_reservations = enable_reservations(1);
-    for command in commands {
+    for command in commands.into_iter().filter(|command| *command != "zns") {
         let help = run_here(&[command, "--help"]);
         let (_, example) = help.split_once("Example:\n  nvmf ").unwrap_or_else(|| panic!("{help}"));
         let line = example.lines().next().expect("a line");
@@ -449,5 +449,45 @@ fn the_examples_of_the_help_run() {
                 assert!(message.contains(&format!("does not support {name}")), "{message}");
             }
         }
+    }
+}
+
+/// The example of each command of zones, in an order in which a zone can execute them. One that is
+/// read only, which can be taken offline, the kernel's target does not have.
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn the_examples_of_the_help_on_zones_run() {
+    let target = uri("nqn.2026-11.org.soft-roce:zoned");
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("image"), noise(8 * 4096, 3)).unwrap();
+    let run_here = |words: &[&str]| run(nvmf().args(words).current_dir(&folder), &[]);
+    let example = |words: &[&str]| {
+        let help = String::from_utf8(run_here(words).stdout).expect("UTF-8");
+        let (_, example) = help.split_once("Example:\n  nvmf ").unwrap_or_else(|| panic!("{help}"));
+        example.lines().next().expect("a line").replace("TARGET", &target)
+    };
+    let help = String::from_utf8(run_here(&["zns", "--help"]).stdout).expect("UTF-8");
+    let (_, list) = help.split_once("Commands:\n").expect("commands");
+    let order = [
+        "reset-zone",
+        "open-zone",
+        "zone-append",
+        "report-zones",
+        "close-zone",
+        "finish-zone",
+        "id-ctrl",
+        "id-ns",
+        "offline-zone",
+    ];
+    let named = |line: &&str| line.starts_with("  ") && !line.starts_with("   ");
+    let listed = list.lines().take_while(|line| !line.is_empty()).filter(named).count();
+    assert_eq!(listed, order.len() + 1, "all, and help: {list}");
+    let mut lines: Vec<_> = order.map(|command| example(&["zns", command, "--help"])).into();
+    lines.push(example(&["zns", "--help"]));
+    for line in lines {
+        let output = run_here(&line.split(' ').collect::<Vec<_>>());
+        let message = String::from_utf8_lossy(&output.stderr);
+        let is_refused = message.contains("invalid zone state transition");
+        assert!(output.status.success() || line.contains("offline") && is_refused, "{message}");
     }
 }

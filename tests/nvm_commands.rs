@@ -16,6 +16,8 @@ mod passthrough;
 mod reservations;
 #[path = "nvm_commands/zones.rs"]
 mod zones;
+#[path = "nvm_commands/zones_bed.rs"]
+mod zones_bed;
 
 use std::{
     sync::{Arc, Mutex},

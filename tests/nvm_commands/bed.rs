@@ -13,7 +13,7 @@ use std::{
 use tests::{SUBSYSTEM, nvmf, run, target::Target, uri};
 use verbs::RdmaCore;
 
-use super::{BLOCK, ONCS};
+use super::{BLOCK, ONCS, zones_bed::ZONED};
 
 /// Scripted target at a second port of the bed's address.
 pub(crate) struct ScriptedTarget {
@@ -29,7 +29,21 @@ impl ScriptedTarget {
 
     /// Starts the target that `set` makes of one that keeps to the protocol.
     pub(crate) fn start_with(set: impl FnOnce(Target<RdmaCore>) -> Target<RdmaCore>) -> Self {
-        let address = scripted_address();
+        Self::start_at(scripted_address(), set)
+    }
+
+    /// Starts a target beside another one, whose namespace is a zoned one, with a zone that is read
+    /// only.
+    fn start_zoned() -> Self {
+        let mut address = scripted_address();
+        address.set_port(address.port() + 1);
+        Self::start_at(address, |target| target.zoned(&[7]))
+    }
+
+    fn start_at(
+        address: SocketAddr,
+        set: impl FnOnce(Target<RdmaCore>) -> Target<RdmaCore>,
+    ) -> Self {
         let target = Target::over(Arc::new(RdmaCore::new()), address, Box::new(|_, _| {}));
         let target = set(target);
         let stop = Arc::new(AtomicBool::new(false));
@@ -54,11 +68,14 @@ impl Drop for ScriptedTarget {
     }
 }
 
-/// Runs a command line with the target after the command; returns exit code and messages.
+/// Runs a command line with the target after the words of the command; returns exit code and
+/// messages.
 pub(crate) fn nvmf_on(target: &str, line: &str, input: &[u8]) -> (Option<i32>, String, Output) {
-    let mut words = line.split(' ');
-    let command = words.next().expect("a command");
-    let output = run(nvmf().args([command, target]).args(words), input);
+    let words: Vec<_> = line.split(' ').collect();
+    let is_option = |word: &&str| word.starts_with('-');
+    let first_option = words.iter().position(is_option).unwrap_or(words.len());
+    let (command, options) = words.split_at(first_option);
+    let output = run(nvmf().args(command).arg(target).args(options), input);
     (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned(), output)
 }
 
@@ -120,7 +137,7 @@ fn commands_of_blocks_reach_a_target_that_has_them() {
 }
 
 /// Command lines of the table: a name, the line, and standard input in blocks.
-const TABLE: [(&str, &str, usize); 18] = [
+const TABLE: [(&str, &str, usize); 27] = [
     ("write", "write --ns 1 --lba 0 --overwrite --force", 8),
     ("flush", "flush --ns 1", 0),
     ("dsm", "dsm --ns 1 --lba 64,80 --blocks 8,8 --overwrite --force", 0),
@@ -139,6 +156,15 @@ const TABLE: [(&str, &str, usize); 18] = [
     ("get-log", "get-log --log-id 1 --log-len 64", 0),
     ("admin-passthru", "admin-passthru --opcode 6 --cdw10 1 --data-len 4096 --read", 0),
     ("io-passthru", "io-passthru --ns 1 --opcode 2 --data-len 512 --read", 0),
+    ("zns id-ctrl", "zns id-ctrl", 0),
+    ("zns id-ns", "zns id-ns --ns 1", 0),
+    ("zns open-zone", "zns open-zone --ns 1 --start-lba 0", 0),
+    ("zns zone-append", "zns zone-append --ns 1 --zslba 0", 8),
+    ("zns report-zones", "zns report-zones --ns 1", 0),
+    ("zns close-zone", "zns close-zone --ns 1 --start-lba 0", 0),
+    ("zns finish-zone", "zns finish-zone --ns 1 --start-lba 0", 0),
+    ("zns reset-zone", "zns reset-zone --ns 1 --start-lba 0 --overwrite --force", 0),
+    ("zns offline-zone", "zns offline-zone --ns 1 --select-all --overwrite --force", 0),
 ];
 
 /// Each command is done by one target or the other: by the scripted one what no kernel's target
@@ -147,6 +173,8 @@ const TABLE: [(&str, &str, usize); 18] = [
 #[ignore = "needs the test bed: run by ./tests/run"]
 fn a_table_of_the_commands_and_the_targets_that_have_them() {
     let scripted = ScriptedTarget::start(ONCS, 1);
+    let scripted_zoned = ScriptedTarget::start_zoned();
+    done(&uri(ZONED), "zns reset-zone --ns 1 --select-all --overwrite --force", &[]);
     let reserves = tests::enable_reservations(1);
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("a kernel");
     println!(
@@ -160,14 +188,18 @@ fn a_table_of_the_commands_and_the_targets_that_have_them() {
                 let (_, lacking) = message.trim().rsplit_once('(').expect("where it says so");
                 format!("lacks it ({lacking}")
             }
+            (Some(1), message, _) if message.contains("invalid zone state transition") => {
+                "refuses it (no zone is read only)".to_owned()
+            }
             (code, message, _) => panic!("{name}: {code:?}: {message}"),
         };
-        let kernel = outcome(&uri(SUBSYSTEM));
+        let is_of_zones = name.starts_with("zns");
+        let kernel = outcome(&uri(if is_of_zones { ZONED } else { SUBSYSTEM }));
         if kernel == "done" {
             println!("| {name} | done | not asked |");
             continue;
         }
-        let other = outcome(&scripted.uri);
+        let other = outcome(if is_of_zones { &scripted_zoned.uri } else { &scripted.uri });
         println!("| {name} | {kernel} | {other} |");
         let only_newer = name.starts_with("resv-") && !reserves;
         assert!(only_newer || other == "done", "{name}: {other}");

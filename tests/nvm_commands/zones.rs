@@ -49,7 +49,7 @@ fn on_zoned<F: Future<Output = ()>>(
 
 /// Number of commands with this opcode that arrived since the last call.
 fn count(arrived: &Arrived, opcode: u8) -> usize {
-    let all = std::mem::take(&mut *arrived.lock().unwrap());
+    let all = std::mem::take(&mut *arrived.lock().expect("no test panics"));
     all.iter().filter(|seen| seen.is_io() && seen.sqe[0] == opcode).count()
 }
 
@@ -59,22 +59,23 @@ async fn zones(
     zoned: &ZonedNamespace,
     filter: ZoneFilter,
 ) -> Vec<Zone> {
-    let buffer = controller.allocate(4096).unwrap();
-    let (zones, buffer) = zoned.report(0, filter, usize::MAX, buffer).await.unwrap();
+    let buffer = controller.allocate(4096).expect("memory");
+    let (zones, buffer) = zoned.report(0, filter, usize::MAX, buffer).await.expect("it succeeds");
     assert_eq!(buffer.len(), 4096);
     zones
 }
 
 /// Zone of this number.
 async fn zone(controller: &Controller<Host>, zoned: &ZonedNamespace, number: u64) -> Zone {
-    let buffer = controller.allocate(128).unwrap();
+    let buffer = controller.allocate(128).expect("memory");
     let lba = number * ZONE_BLOCKS + 5;
-    let (zones, _) = zoned.report(lba, ZoneFilter::ALL, 1, buffer).await.unwrap();
+    let (zones, _) = zoned.report(lba, ZoneFilter::ALL, 1, buffer).await.expect("it succeeds");
     zones[0]
 }
 
 fn blocks(controller: &Controller<Host>, count: u64) -> Buffer {
-    controller.allocate(usize::try_from(count).unwrap() * BLOCK).unwrap()
+    let bytes = usize::try_from(count).expect("few blocks") * BLOCK;
+    controller.allocate(bytes).expect("memory")
 }
 
 fn misuse(error: &Error) -> ZoneMisuse {

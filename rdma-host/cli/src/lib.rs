@@ -40,7 +40,7 @@ pub use crate::bench::execute_random_reads;
 use crate::{
     commands::{
         blocks, config, discover, generate, hostnqn, identify, identify_data, key, log, monitor,
-        nvm, passthrough, read_write, report_bug, reservations, write_verify,
+        nvm, passthrough, read_write, report_bug, reservations, write_verify, zns,
     },
     failure::Failure,
 };
@@ -205,6 +205,9 @@ enum Command {
         after_help = "Example:\n  nvmf write-zeroes TARGET --ns 1 --lba 0 --blocks 8 --overwrite"
     )]
     WriteZeroes(blocks::WriteZeroesArguments),
+    /// Show, append to and manage the zones of a zoned namespace.
+    #[command(subcommand, after_help = "Example:\n  nvmf zns report-zones TARGET --ns 1")]
+    Zns(zns::Command),
 }
 
 /// Output format of results.
@@ -277,6 +280,7 @@ fn run() -> Result<(), Failure> {
         Command::WriteUncor(arguments) => capture::run(&arguments),
         Command::WriteVerify(arguments) => capture::run(&arguments),
         Command::WriteZeroes(arguments) => capture::run(&arguments),
+        Command::Zns(command) => zns::run(&command),
     }
 }
 

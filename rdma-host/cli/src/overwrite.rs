@@ -123,8 +123,22 @@ impl OverwriteConsent {
     /// several loads on it in turn.
     pub(crate) fn check_load<P: Provider>(&mut self, load: &mut Load<P>) -> Result<(), Failure> {
         let (subsystem, info) = (load.options.subsystem.clone(), load.namespace);
+        self.refuse_zoned(&info)?;
         let shutdown = load.shutdown.clone();
         self.check_sample(&subsystem, info, || read_sample(load), Some(&shutdown))
+    }
+
+    /// Refuses a zoned namespace: the commands of a load are in flight together, and a zone takes
+    /// its blocks in their order alone.
+    fn refuse_zoned(&self, info: &NamespaceInfo) -> Result<(), Failure> {
+        if !info.is_zoned() {
+            return Ok(());
+        }
+        let (command, id) = (self.command, info.id);
+        Err(Failure::usage(format!(
+            "namespace {id} is zoned, and {command} writes blocks in no order of its zones; use \
+             `nvmf write` or `nvmf zns zone-append`"
+        )))
     }
 
     fn check_sample(
@@ -311,6 +325,15 @@ mod tests {
         assert!(message.contains("nothing was written"), "{message}");
         let unread = || panic!("it is not read");
         consent(true).check_sample(&subsystem, info(1), unread, None).unwrap();
+    }
+
+    #[test]
+    fn a_load_does_not_write_to_a_zoned_namespace() {
+        consent(true).refuse_zoned(&info(1)).unwrap();
+        let zoned = NamespaceInfo { command_set: NamespaceInfo::ZONED, ..info(3) };
+        let refused = consent(true).refuse_zoned(&zoned).unwrap_err();
+        assert_eq!(refused.exit_code(), 2);
+        assert!(refused.to_string().starts_with("namespace 3 is zoned, and write "), "{refused}");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::process::{Command, Output, Stdio};
 
-const COMMANDS: [&str; 34] = [
+const COMMANDS: [&str; 35] = [
     "admin-passthru",
     "bench",
     "compare",
@@ -36,6 +36,7 @@ const COMMANDS: [&str; 34] = [
     "write-uncor",
     "write-verify",
     "write-zeroes",
+    "zns",
     "list-ns",
 ];
 

@@ -105,7 +105,7 @@ fn zones(size: u64, extra: &toml::Table) -> Checked {
         };
     }
     let zone = number("zone_size").unwrap_or(ZONE_SIZE);
-    if !zone.is_power_of_two() || size % zone != 0 {
+    if !zone.is_power_of_two() || !size.is_multiple_of(zone) {
         return told(format!(
             "zone_size {zone}: a power of two of MiB that divides the {size} MiB of the device"
         ));

@@ -274,7 +274,7 @@ fn first_subsystem(example: &str) -> &str {
     if example == "multi" { "paths" } else { example }
 }
 
-/// What is written through the one subsystem is read from the other, both by the kernel.
+/// Blocks that are written through the one subsystem are read from the other, both by the kernel.
 #[test]
 #[ignore = "boots a kernel: run by ./tests/run"]
 fn commands_pass_through_to_another_subsystem() {

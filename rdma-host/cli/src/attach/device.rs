@@ -40,6 +40,12 @@ pub(super) async fn parameters(
     info: &NamespaceInfo,
     read_only: bool,
 ) -> Result<Parameters, Failure> {
+    if info.is_zoned() && !read_only {
+        return Err(Failure::failed(format!(
+            "namespace {} is zoned, and the block device is not: attach it with --read-only",
+            info.id
+        )));
+    }
     if info.block_size > BLOCK_SIZE_MAX {
         return Err(Failure::failed(format!(
             "namespace {} has blocks of {} bytes; a block device has at most {BLOCK_SIZE_MAX}",

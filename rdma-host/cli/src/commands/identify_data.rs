@@ -53,10 +53,10 @@ pub(crate) struct NamespaceArguments {
 }
 
 #[derive(Args)]
-struct FormArguments {
+pub(super) struct FormArguments {
     /// Print the 4,096 bytes of the data structure.
     #[arg(short = 'b', long, visible_alias = "raw", conflicts_with = "output_format")]
-    raw_binary: bool,
+    pub(super) raw_binary: bool,
 
     /// Output format; json has the keys of nvme-cli.
     #[arg(short, long, value_name = "FORMAT", default_value = "normal")]
@@ -64,10 +64,11 @@ struct FormArguments {
 }
 
 /// Fields of a data structure, and the list of smaller structures at its end.
-struct NamedFields {
-    fields: Vec<IdentifyField>,
-    list: &'static str,
-    entries: Vec<Vec<IdentifyField>>,
+pub(super) struct NamedFields {
+    pub(super) fields: Vec<IdentifyField>,
+    /// Name of the list; none if there is no list.
+    pub(super) list: Option<&'static str>,
+    pub(super) entries: Vec<Vec<IdentifyField>>,
 }
 
 impl ConnectingCommand for ControllerArguments {
@@ -83,7 +84,7 @@ impl ConnectingCommand for ControllerArguments {
         connected.close();
         form.print(&data, |data| {
             let entries = power_state_fields(data)?;
-            Ok(NamedFields { fields: controller_fields(data)?, list: "psds", entries })
+            Ok(NamedFields { fields: controller_fields(data)?, list: Some("psds"), entries })
         })
     }
 }
@@ -109,7 +110,7 @@ impl ConnectingCommand for NamespaceArguments {
         connected.close();
         form.print(&data, |data| {
             let entries = lba_format_fields(data)?;
-            Ok(NamedFields { fields: namespace_fields(data)?, list: "lbafs", entries })
+            Ok(NamedFields { fields: namespace_fields(data)?, list: Some("lbafs"), entries })
         })
     }
 }
@@ -123,7 +124,7 @@ pub(crate) fn check_output(raw: bool) -> Result<(), Failure> {
 }
 
 impl FormArguments {
-    fn print(
+    pub(super) fn print(
         &self,
         data: &[u8],
         named: impl FnOnce(&[u8]) -> Result<NamedFields, IdentifyError>,
@@ -143,7 +144,9 @@ impl NamedFields {
     fn to_json(&self) -> Value {
         let mut object = to_object(&self.fields);
         let entries = self.entries.iter().map(|fields| Value::Object(to_object(fields)));
-        object.insert(self.list.to_owned(), entries.collect());
+        if let Some(list) = self.list {
+            object.insert(list.to_owned(), entries.collect());
+        }
         Value::Object(object)
     }
 
@@ -155,7 +158,8 @@ impl NamedFields {
         for (index, entry) in self.entries.iter().enumerate() {
             let words = entry.iter().map(|(name, value)| format!("{name} {value}"));
             let words: Vec<_> = words.collect();
-            let _ = writeln!(text, "{} {index}: {}", self.list, words.join(", "));
+            let list = self.list.unwrap_or_default();
+            let _ = writeln!(text, "{list} {index}: {}", words.join(", "));
         }
         text
     }

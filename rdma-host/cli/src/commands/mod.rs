@@ -20,3 +20,4 @@ pub(crate) mod read_write;
 pub(crate) mod report_bug;
 pub(crate) mod reservations;
 pub(crate) mod write_verify;
+pub(crate) mod zns;

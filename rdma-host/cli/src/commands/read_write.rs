@@ -201,7 +201,9 @@ impl<P: Provider> RangeTransfer<P> {
         let chunk = CHUNK_BYTES.min(namespace.transfer_bytes_max());
         let chunk = chunk.max(u64::from(namespace.info().block_size));
         let size = layout.buffer_bytes(usize::try_from(chunk).map_err(Failure::failed)?);
-        let buffers = connected.controller.allocate_many(DEPTH, size)?;
+        // A zone takes its blocks in their order alone.
+        let depth = if namespace.info().is_zoned() { 1 } else { DEPTH };
+        let buffers = connected.controller.allocate_many(depth, size)?;
         let progress = transfer_bar(bytes);
         let pending = VecDeque::new();
         let is_forced = false;
