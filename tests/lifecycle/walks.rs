@@ -134,6 +134,43 @@ fn the_identification_of_namespaces_ends_in_time() {
     });
 }
 
+/// 1,100 namespaces are two pages of the list; one that can't be used does not hide the others.
+#[test]
+fn more_namespaces_than_a_list_holds_are_identified() {
+    const NAMESPACES: u32 = 1100;
+    const BROKEN: u32 = 1024;
+    run(async {
+        let bed = Bed::new();
+        let (controller, _) = bed.connect(&options()).await;
+        bed.answer(|seen, answer| {
+            if seen.queue != 0 || seen.sqe[0] != 0x06 {
+                return;
+            }
+            let (namespace, structure) = (seen.u32_at(4), seen.sqe[40]);
+            if structure == 0x02 {
+                let ids = (namespace + 1..=NAMESPACES).take(1024).chain(std::iter::repeat(0));
+                answer.data = ids.take(1024).flat_map(u32::to_le_bytes).collect();
+            } else if structure == 0x00 && namespace == BROKEN {
+                answer.data[130] = 3; // blocks of 8 bytes
+            }
+        });
+        let mut walk = controller.identify_namespaces(Duration::from_secs(60)).await.unwrap();
+        assert_eq!(walk.remaining().len(), 1100);
+        let (mut expected, mut failed) = (1.., Vec::new());
+        while let Some((id, identified)) = walk.next().await {
+            assert_eq!(Some(id.0), expected.next());
+            match identified {
+                Ok(info) => assert_eq!((info.id, info.blocks), (id, 1024)),
+                Err(error) => failed.push((id.0, error.to_string())),
+            }
+        }
+        assert_eq!(expected.next(), Some(NAMESPACES + 1));
+        let [(BROKEN, error)] = &failed[..] else { panic!("{failed:?}") };
+        assert!(error.contains("2^3"), "{error}");
+        controller.shutdown().await;
+    });
+}
+
 /// Options for the discovery subsystem of the scripted target.
 fn discovery_options() -> ConnectOptions {
     let host = HostIdentity::from_id(uuid::Uuid::from_u128(1));
