@@ -7,11 +7,22 @@ mod compile;
 
 use std::{
     io::{BufRead, BufReader},
+    net::SocketAddr,
     process::{Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
 };
 
 use compile::{has_compilers, program};
-use tests::{SUBSYSTEM, uri};
+use rdma_host::RdmaCore;
+use tests::{
+    SUBSYSTEM,
+    target::{Format, Target},
+    uri,
+};
 
 /// Output of a program that succeeds.
 fn succeed(command: &mut Command) -> String {
@@ -54,6 +65,30 @@ fn wrong_arguments_are_errors_of_the_call() {
     }
     let (_folder, mut program) = program("tests/live_handles.c");
     succeed(program.args([&uri(SUBSYSTEM), "1"]));
+}
+
+/// The library transfers no metadata. The kernel's target has none over this device, the scripted
+/// one at another port has.
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn a_namespace_with_metadata_is_refused() {
+    if !has_compilers() {
+        return;
+    }
+    let address = SocketAddr::new(tests::options().address.ip(), 4422);
+    let target = Target::over(Arc::new(RdmaCore::new()), address, Box::new(|_, _| {}));
+    let target = target.formatted(Format { metadata: 8, ..Format::default() });
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopped = Arc::clone(&stop);
+    let serving = thread::spawn(move || target.serve(&stopped));
+    let (_folder, mut program) = program("examples/read_write.c");
+    let uri = format!("nvmf-rdma://{address}/{SUBSYSTEM}");
+    let refused = program.args([&uri, "1", "nr-io-queues=1"]).output().expect("it runs");
+    stop.store(true, Ordering::Relaxed);
+    serving.join().expect("the target does not fail");
+    let message = String::from_utf8_lossy(&refused.stderr);
+    assert!(message.contains("8 bytes of metadata a block"), "{message}");
+    assert_eq!(refused.status.code(), Some(2), "{message}");
 }
 
 /// Secrets come from a file that is named as an option.

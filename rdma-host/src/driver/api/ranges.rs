@@ -195,8 +195,9 @@ pub trait RangeCommands: Sync {
         }
     }
 
-    /// Has the controller read the blocks of `range` without a data transfer (Verify), by commands
-    /// of at most `bytes_max` bytes, one after another. The controller's limit is
+    /// Has the controller read the blocks of `range` without a data transfer (Verify), and check
+    /// the guards of their protection information, if they have any, by commands of at most
+    /// `bytes_max` bytes, one after another. The controller's limit is
     /// [`NvmLimits::verify_bytes_max`](crate::wire::NvmLimits::verify_bytes_max).
     ///
     /// # Errors
