@@ -29,7 +29,7 @@ use rdma_host::{
     Buffer, ConnectOptions, Controller, Error, ExecutionStatus, HostIdentity, Namespace,
     RangeCommands, ReconnectOptions, TransferError,
     error::{Incompatible, Misuse, Rejected},
-    wire::{BlockRange, NamespaceId, OptionalCommand, Status},
+    wire::{BlockRange, NamespaceId, NvmLimits, OptionalCommand, Status},
 };
 use tests::{
     noise,
@@ -320,4 +320,20 @@ fn a_lost_connection_repeats_only_what_changes_nothing() {
         assert_eq!(*arrived.lock().unwrap(), [0x05, 0x19, 0x04, 0x0c, 0x0c]);
         controller.shutdown().await;
     });
+}
+
+/// Linux's target refuses the opcode where commands pass through to another controller.
+#[test]
+fn a_controller_without_limits_has_none() {
+    for status in [0x4001, 0x4002] {
+        let hook = move |seen: ReceivedCommand, answer: &mut Answer| {
+            if seen.queue == 0 && seen.sqe[0] == 0x06 && seen.sqe[40] == 0x06 {
+                (answer.messages, answer.data) = (vec![seen.response(status, 0)], Vec::new());
+            }
+        };
+        on_target((ONCS, 0), hook, |controller, _| async move {
+            assert_eq!(controller.nvm_limits().await.unwrap(), NvmLimits::default());
+            controller.shutdown().await;
+        });
+    }
 }

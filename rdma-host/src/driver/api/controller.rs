@@ -302,7 +302,7 @@ impl<P: Provider> Controller<P> {
         match self.identify("Identify (NVM command set)", Identify::nvm_limits()).await {
             Ok(data) => Ok(NvmLimits::parse(&data)?),
             Err(Error::Rejected(Rejected::Command { status, .. }))
-                if status.code() == Status::INVALID_FIELD =>
+                if [Status::INVALID_FIELD, Status::INVALID_OPCODE].contains(&status.code()) =>
             {
                 Ok(NvmLimits::default())
             }
