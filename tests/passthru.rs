@@ -1,14 +1,12 @@
 //! A subsystem of the kernel's target whose commands pass through to a controller of another one:
 //! the cases of blktests for such, each named at its test, and commands of `nvmf`.
-//!
-//! 035, a file system, is left out: what `attach` proves of one holds for any namespace.
 
 // bed: --target soft-roce/targets/passthru.toml
 
-use std::time::Duration;
+use std::{fs, time::Duration};
 
 use rdma_host::{Controller, Namespace, wire::NamespaceId};
-use tests::{noise, nvmf, nvmf_ok, options, run, target, uri};
+use tests::{command, noise, nvmf, nvmf_ok, options, run, target, uri};
 
 /// Subsystem whose commands pass through to a controller of [`DISK`].
 const PASSTHRU: &str = "nqn.2026-11.org.soft-roce:passthru";
@@ -74,6 +72,31 @@ fn blocks_are_those_of_the_other_subsystem() {
         let verify = ["write-verify", &uri(PASSTHRU), "--ns", ns, "--size", "2M", "--overwrite"];
         let _ = nvmf_ok(&[&verify[..], &["--force"]].concat(), &[]);
     }
+}
+
+/// blktests nvme/035: a file system on a namespace that passes through keeps its files.
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn a_file_system_passes_through() {
+    let attach = ["attach", &uri(PASSTHRU), "--ns", "1"];
+    let device = String::from_utf8(nvmf_ok(&attach, &[])).unwrap().trim_end().to_owned();
+    command("mkfs.ext4", &format!("-q {device}"));
+    let folder = tempfile::tempdir().unwrap();
+    let (path, file) = (folder.path().display(), folder.path().join("file"));
+    let data = noise(8 << 20, 35);
+    for is_new in [true, false] {
+        command("mount", &format!("{device} {path}"));
+        if is_new {
+            fs::write(&file, &data).unwrap();
+        }
+        assert!(fs::read(&file).unwrap() == data);
+        command("umount", &path.to_string());
+    }
+    command("e2fsck", &format!("-fn {device}"));
+    let _ = nvmf_ok(&["detach", &device], &[]);
+    // The blocks are those of the other subsystem: the file system is there.
+    let blocks = nvmf_ok(&["read", &uri(DISK), "--ns", "1", "--blocks", "4"], &[]);
+    assert_eq!(blocks[1024 + 0x38..][..2], [0x53, 0xef], "the magic number of ext4");
 }
 
 /// blktests nvme/036: after a reset the controller does I/O again.
