@@ -5,6 +5,7 @@ use std::time::Instant;
 use rdma_fabric::Host;
 use rdma_host::{
     CommandCompletion, ConnectOptions, SubsystemOptions, SubsystemPoller, error::Misuse,
+    wire::Status,
 };
 use tests::load::HANG_TIMEOUT;
 
@@ -111,6 +112,32 @@ fn commands_go_over_all_paths() {
 }
 
 /// Each poller has queues of both paths, whose commands fill all of them, and no more.
+/// Fused operations on each path: the first of a block succeeds, and no second.
+#[test]
+fn fused_operations_go_over_all_paths() {
+    run(async {
+        let all = Ports::new();
+        let (subsystem, mut poller) = connect_one(&all, &both(connect_options())).await;
+        for expected in [Status::SUCCESS, Status::COMPARE_FAILURE] {
+            for lba in 0..4 {
+                let mut buffer = subsystem.allocate(1024).expect("memory");
+                buffer.fill(1);
+                buffer.copy_in(0, &[0; 512]);
+                let command = Command::compare_and_write(NAMESPACE, lba, 1, buffer);
+                poller.submit(command).expect("there is room");
+            }
+            let completions = complete(&mut poller).await;
+            assert_eq!(completions.len(), 4);
+            for done in completions {
+                assert_eq!(done.data.expect("it is back").len(), 1024);
+                assert_eq!(done.outcome.expect("it is answered").status().code(), expected);
+            }
+        }
+        assert_eq!(all.ports.each_ref().map(|port| port.count(0x05)), [4, 4]);
+        subsystem.shutdown().await;
+    });
+}
+
 #[test]
 fn several_pollers_fill_the_queues_of_all_paths() {
     run(async {
