@@ -41,7 +41,7 @@ fn nothing_is_overwritten_unasked() {
     let target = uri(SUBSYSTEM);
     let data = noise(16 * 512, 5);
     write_at_start(&data);
-    let place = ["--ns", "1", "--runtime", "100ms", "--ramp", "0"];
+    let place = ["--ns", "1", "--runtime", "1s", "--ramp", "0"];
     refused(&["write", &target, "--ns", "1"], &data, &["--overwrite"]);
     refused(&["write-verify", &target, "--ns", "1"], &[], &["--overwrite"]);
     for more in [&["--rw", "write"][..], &["--rw", "randwrite"], &["--rw", "rw"], &["--verify"]] {
@@ -133,11 +133,11 @@ fn a_partition_table_stays_without_force() {
     let write = [&["write", &target][..], &place, &["--lba", "100"]].concat();
     refused(&write, &data, &words);
     refused(&[&["write-verify", &target][..], &place, &["--size", "4K"]].concat(), &[], &words);
-    let bench = ["--runtime", "100ms", "--ramp", "0", "--rw", "randrw"];
+    let bench = ["--runtime", "1s", "--ramp", "0", "--rw", "randrw"];
     refused(&[&["bench", &target][..], &place, &bench].concat(), &[], &words);
     assert!(first_blocks("8") == data);
     // Reads need no consent.
-    let read = ["bench", &target, "--ns", "1", "--runtime", "100ms", "--ramp", "0"];
+    let read = ["bench", &target, "--ns", "1", "--runtime", "1s", "--ramp", "0"];
     let _ = nvmf_ok(&read, &[]);
     let _ = nvmf_ok(&[&["bench", &target][..], &place, &bench, &["--force"]].concat(), &[]);
     write_at_start(&vec![0; 8 * 512]);
