@@ -59,9 +59,21 @@ fn every_command_uses_the_configuration() {
             fs::remove_file(old.path()).expect("it is ours");
         });
         secret_file(folder.path(), file, text);
-        let output = nvmf_with(folder.path(), arguments);
-        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-        assert_eq!(output.status.code(), Some(code), "{file}, {arguments:?}: {said}");
+        let run = || {
+            let output = nvmf_with(folder.path(), arguments);
+            let said = [output.stdout, output.stderr].concat();
+            (output.status, String::from_utf8_lossy(&said).into_owned())
+        };
+        let (mut status, mut said) = run();
+        // On a busy machine nvmet now and then closes the connection before its refusal is out.
+        for _ in 0..4 {
+            if code != 3 || status.code() != Some(4) || !said.contains("closed the connection") {
+                break;
+            }
+            println!("{file}, {arguments:?}: {said}");
+            (status, said) = run();
+        }
+        assert_eq!(status.code(), Some(code), "{file}, {arguments:?}: {said}");
         assert!(said.contains(words), "{file}, {arguments:?}: {said} lacks {words:?}");
         assert!(!said.contains(&keys.host[10..26]), "{said}");
     };
