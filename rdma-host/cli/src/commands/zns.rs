@@ -380,7 +380,7 @@ impl AppendArguments {
         let max = zoned.append_bytes_max();
         let wanted = self.data_size.or(input.bytes());
         wanted.map_or(Ok(()), check)?;
-        // Of a pipe, a byte more than there may be.
+        // A pipe is asked for a byte more than there may be.
         let mut data = vec![0; usize::try_from(wanted.unwrap_or(max + 1)).unwrap_or(usize::MAX)];
         let shutdown = &connected.runtime.shutdown;
         let Some(length) = input.fill(&mut data, || shutdown.get().is_some())? else {

@@ -307,11 +307,7 @@ impl Namespace {
         part: oneshot::Receiver<CommandCompletion>,
     ) -> Result<Buffer, TransferError> {
         let done = self.finish(part).await;
-        let execution = done.execution;
-        match done.into_result(direction.name()) {
-            (Ok(_), buffer) => Ok(buffer.expect("a command with data returns its buffer")),
-            (Err(error), buffer) => Err(TransferError { error, buffer, execution }),
-        }
+        TransferError::check(done, direction.name()).map(|(_, buffer)| buffer)
     }
 }
 

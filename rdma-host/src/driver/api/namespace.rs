@@ -18,7 +18,7 @@ use crate::{
         },
     },
     error::{Error, Incompatible, Misuse},
-    wire::{NamespaceId, NamespaceInfo, OptionalCommand},
+    wire::{Cqe, NamespaceId, NamespaceInfo, OptionalCommand},
 };
 
 /// Namespace of a controller. Cheap to clone; clones share the queues.
@@ -54,6 +54,24 @@ impl TransferError {
     pub(crate) fn unsent(error: impl Into<Error>, buffer: Buffer) -> Self {
         let execution = ExecutionStatus::NotSent;
         Self { error: error.into(), buffer: Some(buffer), execution }
+    }
+
+    /// Response to a command with data that has succeeded, and its buffer.
+    ///
+    /// # Errors
+    ///
+    /// When there was no response, or its status says that the command `name` failed.
+    pub(crate) fn check(
+        done: CommandCompletion,
+        name: &'static str,
+    ) -> Result<(Cqe, Buffer), Self> {
+        let execution = done.execution;
+        match done.into_result(name) {
+            (Ok(response), buffer) => {
+                Ok((response, buffer.expect("a command with data returns its buffer")))
+            }
+            (Err(error), buffer) => Err(Self { error, buffer, execution }),
+        }
     }
 
     /// Error in the response or data of an operation.

@@ -66,18 +66,12 @@ impl Namespace {
         let mut buffer = buffer;
         buffer.fill(0);
         let done = self.run(Command { sqe, data: Data::FromController(buffer), user: 0 }).await;
-        let execution = done.execution;
-        let (outcome, buffer) = done.into_result("Reservation Report");
-        let failed = |error, buffer| TransferError { error, buffer, execution };
-        let buffer = match (outcome, buffer) {
-            (Ok(_), buffer) => buffer.expect("a command with data returns its buffer"),
-            (Err(error), buffer) => return Err(failed(error, buffer)),
-        };
+        let (_, buffer) = TransferError::check(done, "Reservation Report")?;
         let mut bytes = vec![0; length];
         buffer.copy_out(0, &mut bytes);
         match ReservationReport::parse(&bytes) {
             Ok(report) => Ok((report, buffer)),
-            Err(error) => Err(failed(Malformed::from(error).into(), Some(buffer))),
+            Err(error) => Err(TransferError::answered(Malformed::from(error), buffer)),
         }
     }
 

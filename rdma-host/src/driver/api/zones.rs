@@ -208,22 +208,15 @@ impl<N: RangeCommands> ZonedNamespace<N> {
         let sqe = Sqe::zone_append(info.id, zone, blocks);
         let done =
             self.namespace.run(Command { sqe, data: Data::ToController(buffer), user: 0 }).await;
-        let execution = done.execution;
-        let (outcome, buffer) = done.into_result("Zone Append");
-        match (outcome, buffer) {
-            (Err(error), buffer) => Err(TransferError { error, buffer, execution }),
-            (Ok(response), buffer) => {
-                let buffer = buffer.expect("a command with data returns its buffer");
-                let lba = response.result();
-                let end = lba.checked_add(u64::from(blocks));
-                let is_inside = end.is_some_and(|end| end <= zone + self.limits.zone_blocks);
-                if lba < zone || !is_inside {
-                    let error = ZoneReportError::Appended { lba, zone };
-                    return Err(TransferError::answered(Malformed::from(error), buffer));
-                }
-                Ok((lba, buffer))
-            }
+        let (response, buffer) = TransferError::check(done, "Zone Append")?;
+        let lba = response.result();
+        let end = lba.checked_add(u64::from(blocks));
+        let is_inside = end.is_some_and(|end| end <= zone + self.limits.zone_blocks);
+        if lba < zone || !is_inside {
+            let error = ZoneReportError::Appended { lba, zone };
+            return Err(TransferError::answered(Malformed::from(error), buffer));
         }
+        Ok((lba, buffer))
     }
 
     /// Checks that an append of `bytes` bytes to the zone whose first block is `zone` is one that

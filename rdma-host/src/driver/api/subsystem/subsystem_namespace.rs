@@ -216,11 +216,7 @@ impl SubsystemNamespace {
             Err(error) => return Err(TransferError::unsent(error, buffer)),
         };
         let done = self.execute(Command::compare(self.id, lba, blocks, buffer)).await;
-        let execution = done.execution;
-        match done.into_result("Compare") {
-            (Ok(_), buffer) => Ok(buffer.expect("a command with data returns its buffer")),
-            (Err(error), buffer) => Err(TransferError { error, buffer, execution }),
-        }
+        TransferError::check(done, "Compare").map(|(_, buffer)| buffer)
     }
 
     /// Maximum data transfer of one command in bytes, on each path that has the namespace; larger

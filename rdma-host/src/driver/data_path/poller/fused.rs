@@ -94,7 +94,7 @@ fn unsplit(front: Option<Buffer>, back: Option<Buffer>) -> Option<Buffer> {
 }
 
 impl<P: Provider> Poller<P> {
-    /// Returns true for a fused operation that a queue with room for a command has no room for now.
+    /// Returns true for a fused operation whose queue has room for one of its two commands.
     pub(super) fn lacks_room_for(&self, command: &Command, index: usize) -> bool {
         let queue = &self.queues[index];
         command.sqe.is_fused() && queue.depth() >= 2 && !queue.has_room_for(2)
