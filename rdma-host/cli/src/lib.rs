@@ -233,12 +233,12 @@ pub fn main() -> ExitCode {
 }
 
 fn run() -> Result<(), Failure> {
-    let command = Arguments::command().term_width(command_manual::help_width());
-    let words = nvme_cli::replace_words(std::env::args_os().collect(), &command);
-    let parsed = command.try_get_matches_from(&words);
+    let mut nvmf = Arguments::command().term_width(command_manual::help_width());
+    let words = nvme_cli::replace_words(std::env::args_os().collect(), &nvmf);
+    let parsed = nvmf.try_get_matches_from_mut(&words);
     let arguments = match parsed.and_then(|matches| Arguments::from_arg_matches(&matches)) {
         Ok(arguments) => arguments,
-        Err(error) if error.use_stderr() => return Err(usage_error::failure(&error, &words)),
+        Err(error) if error.use_stderr() => Err(usage_error::failure(&error, &words, &nvmf))?,
         Err(help) => return output::check(help.print()).map(drop),
     };
     log_to_stderr(arguments.verbose);

@@ -7,9 +7,9 @@ use nvmf_options::pairs::one_line;
 
 use crate::{failure::Failure, nvme_cli};
 
-/// Failure for an error of clap, whose text has several lines. `arguments` are the words of the
-/// command line.
-pub(crate) fn failure(error: &clap::Error, arguments: &[OsString]) -> Failure {
+/// Failure for an error of clap, whose text has several lines, in the words of a command line of
+/// the program.
+pub(crate) fn failure(error: &clap::Error, words: &[OsString], program: &clap::Command) -> Failure {
     let name = |kind| match error.get(kind) {
         Some(ContextValue::String(name)) => Some(name.as_str()),
         _ => None,
@@ -34,16 +34,15 @@ pub(crate) fn failure(error: &clap::Error, arguments: &[OsString]) -> Failure {
         }
         _ => one_line(&error.render().to_string()),
     };
-    Failure::usage(format!("{text}; see {}", help_command(arguments, command)))
+    Failure::usage(format!("{text}; see {}", help_command(words, program)))
 }
 
-/// Command that shows the help on the command of this command line, which is not the `unknown` one.
-fn help_command(arguments: &[OsString], unknown: Option<&str>) -> String {
-    let words = arguments.iter().skip(1).filter_map(|word| word.to_str());
-    let known = |word: &&str| word.chars().all(|c| c.is_ascii_lowercase() || c == '-');
-    let mut words = words.filter(|&word| !word.starts_with('-') && Some(word) != unknown);
-    match words.find(known) {
-        Some(command) => format!("`nvmf {command} --help`"),
-        None => "`nvmf --help`".to_owned(),
-    }
+/// Command that shows the help on the command of this command line.
+fn help_command(words: &[OsString], program: &clap::Command) -> String {
+    let mut command = program;
+    let names = words.iter().skip(1).filter_map(|word| {
+        command = command.find_subcommand(word)?;
+        Some(format!("{} ", command.get_name()))
+    });
+    format!("`nvmf {}--help`", names.collect::<String>())
 }

@@ -96,6 +96,11 @@ fn help_is_named_of_a_command_that_there_is() {
         (&["config"], "no command is given; see `nvmf config --help`"),
         (&["nonsense"], "'nonsense'; see `nvmf --help`"),
         (&["key", "nonsense"], "'nonsense'; see `nvmf key --help`"),
+        (&["zns", "reset-zone"], "<LBA>; see `nvmf zns reset-zone --help`"),
+        (
+            &["-v", "config", "show", "--nonsense"],
+            "'--nonsense' found; see `nvmf config show --help`",
+        ),
         (&["list", "extra"], "'extra' found; see `nvmf list --help`"),
     ] {
         assert!(refused(words).trim_end().ends_with(message), "{words:?}: {}", refused(words));
