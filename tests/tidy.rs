@@ -35,10 +35,12 @@ const TOP: [&str; 11] = [
 const LINES_MAX: usize = 800;
 
 /// The only places where unsafe code may stand. That of the C library is there because C passes
-/// texts, structures and arrays by address, that of ublk because io_uring takes addresses.
-const UNSAFE: [&str; 6] = [
+/// texts, structures and arrays by address, that of PMIx because its library is opened at run time,
+/// that of ublk because io_uring takes addresses.
+const UNSAFE: [&str; 7] = [
     "benches/ibverbs_crate/with_ibverbs.rs",
     "rdma-host/capi/src/ffi",
+    "rdma-host/pmix/src/sys.rs",
     "rdma-host/ublk/src/sys.rs",
     "verbs/rdma-core-sys/",
     "verbs/src/memory",
