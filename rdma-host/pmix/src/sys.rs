@@ -114,13 +114,13 @@ impl Functions {
     ) -> Result<String, Error> {
         let value = self.get(process, key, seconds)?;
         // SAFETY: the library has returned a value that is aligned, initialised and ours.
-        let data_type = unsafe { (*value).data_type };
-        if data_type != data_type::STRING {
+        let Value { data_type, data } = unsafe { &*value };
+        if *data_type != data_type::STRING {
             // What another type may own is left alone.
             return Err(Error::Value("value"));
         }
         // SAFETY: the type says that this member of the union is the valid one.
-        let string = unsafe { (*value).data.string };
+        let string = unsafe { data.string };
         // SAFETY: the library has returned a zero-terminated string, which is ours.
         let text = (!string.is_null()).then(|| unsafe { CStr::from_ptr(string) }.to_owned());
         // SAFETY: the string was allocated by malloc, as the header's own release has it.
@@ -139,12 +139,12 @@ impl Functions {
     ) -> Result<u32, Error> {
         let value = self.get(process, key, seconds)?;
         // SAFETY: the library has returned a value that is aligned, initialised and ours.
-        let data_type = unsafe { (*value).data_type };
-        if data_type != data_type::UINT32 {
+        let Value { data_type, data } = unsafe { &*value };
+        if *data_type != data_type::UINT32 {
             return Err(Error::Value("value"));
         }
         // SAFETY: the type says that this member of the union is the valid one.
-        let number = unsafe { (*value).data.uint32 };
+        let number = unsafe { data.uint32 };
         // SAFETY: the value was allocated by malloc, and owns nothing.
         unsafe { libc::free(value.cast::<c_void>()) };
         Ok(number)
