@@ -126,7 +126,7 @@ pub(super) struct Subsystem {
     pub(super) lacks_commands: bool,
     /// Time that the host waits for the answer to an I/O command before it aborts it.
     pub(super) io_timeout: Duration,
-    /// Times at which I/O commands arrived, the last of an id, by controller, queue and id.
+    /// Times at which commands arrived, the last of an id, by controller, queue and id.
     arrivals: BTreeMap<(u16, u16, [u8; 2]), Duration>,
     /// True once it never listens again.
     is_closed: bool,
@@ -430,11 +430,9 @@ impl Subsystem {
         let fault = if seen.is_io() { self.faults.pop_front() } else { None };
         let command = Command { number, connection: key, seen, data: in_capsule, fault };
         self.count("commands received");
-        if seen.is_io() {
-            self.arrivals.insert((controller, seen.queue, [seen.sqe[2], seen.sqe[3]]), now);
-            if !self.is_disturbed {
-                self.check_connection(&command);
-            }
+        self.arrivals.insert((controller, seen.queue, [seen.sqe[2], seen.sqe[3]]), now);
+        if seen.is_io() && !self.is_disturbed {
+            self.check_connection(&command);
         }
         let (queue, opcode) = (seen.queue, seen.sqe[0]);
         let kind = if opcode == 0x7f { seen.sqe[4] } else { 0 };
