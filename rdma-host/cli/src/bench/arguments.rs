@@ -113,6 +113,13 @@ pub(crate) struct Arguments {
                                 "baseline", "fail_if", "job"])]
     pub(super) compare: Option<Vec<PathBuf>>,
 
+    /// Merge JSON reports of separate runs, one of each host, instead of measuring: histograms are
+    /// added, and rates are summed over the time in which all measured.
+    #[arg(long, num_args = 1.., value_name = "FILES",
+          conflicts_with_all = ["target", "sweep", "also", "verify", "hlog", "baseline", "job",
+                                "compare"])]
+    pub(super) merge: Option<Vec<PathBuf>>,
+
     /// Compare the result with this JSON report of an earlier run, in the same way; the page of
     /// --html then has both curves and the differences.
     #[arg(long, value_name = "FILE")]
@@ -442,10 +449,10 @@ mod tests {
     /// Options on which no figure depends: outputs, permission, comparison, the host's name, and
     /// what happens once the connection is lost; --sweep has its settings by their own keys.
     #[rustfmt::skip]
-    const NO_SETTINGS: [&str; 26] = [
+    const NO_SETTINGS: [&str; 27] = [
         "baseline", "compare", "config", "ctrl_loss_tmo", "fail_if", "fail_if_worse",
         "fast_io_fail_tmo", "fence_cntlid", "fence_tmo", "force", "hlog", "hostid", "hostnqn",
-        "html", "job", "json", "output_format", "overwrite", "reconnect_delay",
+        "html", "job", "json", "merge", "output_format", "overwrite", "reconnect_delay",
         "reconnect_delay_max", "reconnect_jitter", "reconnect_strict", "reconnect_time_limit",
         "retry_first_connect", "sweep", "transport",
     ];

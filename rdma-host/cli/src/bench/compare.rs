@@ -176,7 +176,7 @@ fn load(of: &Configuration) -> impl PartialEq + '_ {
     let offsets = (&of.bs, &of.random_distribution);
     let pace = (of.rate, of.read_rate, &of.arrival);
     let load = (&of.name, &of.rw, of.read_percent, offsets, pace);
-    (load, of.iodepth, of.queues, of.threads, of.targets)
+    (load, of.iodepth, of.queues, of.threads, (of.targets, of.ranks))
 }
 
 impl<'a> PointComparison<'a> {

@@ -223,7 +223,7 @@ impl Spread {
     clippy::cast_sign_loss,
     reason = "what is out of range becomes the nearest number"
 )]
-fn integer(number: f64) -> u64 {
+pub(super) fn integer(number: f64) -> u64 {
     number as u64
 }
 

@@ -6,7 +6,7 @@
 //!                                            │      recorder ◀───┘  command_generator
 //!                                            ▼
 //!   text, html, hlog, fio, csv, compare ◀── report ◀── report_command
-//!                              ▲ fail_conditions
+//!                              ▲ fail_conditions  ▲ merge
 //! ```
 
 mod arguments;
@@ -26,11 +26,13 @@ mod job_file;
 mod latency;
 mod mean_difference;
 mod measure;
+mod merge;
 mod point_report;
 mod prefill;
 mod progress;
 mod random_distribution;
 mod random_reads;
+mod rank_totals;
 mod rate;
 mod recorder;
 mod report;
@@ -42,6 +44,7 @@ mod session;
 mod steady_state;
 mod sweep_points;
 mod text;
+mod totals;
 mod worker;
 
 use std::sync::Arc;
@@ -65,9 +68,12 @@ impl ConnectingCommand for Vec<Job> {
         &self[0].arguments.load.capture
     }
 
-    /// Compares two reports, or measures what the jobs ask for.
+    /// Merges or compares reports, or measures what the jobs ask for.
     fn run(&self, provider: &Arc<SystemProvider>) -> Result<(), Failure> {
         let arguments = &self[0].arguments;
+        if let Some(paths) = &arguments.merge {
+            return merge::command::run(arguments, paths);
+        }
         match arguments.compare.as_deref() {
             Some([before, after]) => {
                 let page = arguments.html.as_deref();

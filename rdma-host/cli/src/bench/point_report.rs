@@ -74,6 +74,7 @@ pub(super) fn new<P: Provider>(
         },
         series: outcome.series.clone(),
         targets: targets.collect(),
+        ranks: None,
         configuration: configuration(loads, arguments, point, outcome),
         totals,
     }
@@ -134,7 +135,7 @@ fn configuration<P: Provider>(
         cpus: arguments.load.cpus.as_ref().map(ToString::to_string),
         seed: arguments.load.seed,
         capture: Some(arguments.load.capture.is_on()),
-        began: humantime::format_rfc3339_seconds(outcome.began).to_string(),
+        began: humantime::format_rfc3339_millis(outcome.began).to_string(),
         ..connection(load)
     }
 }

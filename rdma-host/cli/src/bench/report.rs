@@ -5,15 +5,16 @@
 
 use std::time::Duration;
 
-use hdrhistogram::Histogram;
-use rdma_host::{DeviceCounters, OperationStatistics};
+use rdma_host::DeviceCounters;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+pub(super) use super::totals::Totals;
 use super::{
     counters::Counters,
     histogram_text::HistogramText,
     latency::{self, Distribution, Latency, distribution},
+    rank_totals::Ranks,
 };
 use crate::{connect::QueueAuthentication, path_report::PathReport};
 
@@ -72,21 +73,10 @@ pub(super) struct PointReport {
     pub(super) resident_bytes: ResidentBytes,
     pub(super) series: Vec<Interval>,
     pub(super) targets: Vec<TargetTotals>,
+    /// Ranks that the point was merged from; null for a single process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) ranks: Option<Ranks>,
     pub(super) configuration: Configuration,
-}
-
-/// Commands of both directions, or of one, with their latency.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
-#[serde(default)]
-pub(super) struct Totals {
-    pub(super) iops: f64,
-    pub(super) bandwidth_bytes_per_s: f64,
-    pub(super) completed: u64,
-    pub(super) bytes: u64,
-    pub(super) errors: u64,
-    /// Times that a command was sent again after a status that allows it; null if not counted.
-    pub(super) retried: Option<u64>,
-    pub(super) latency_ns: Latency,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
@@ -256,6 +246,10 @@ pub(super) struct Configuration {
     pub(super) targets: usize,
     /// Further targets, each by address and NQN, between commas.
     pub(super) also: Option<String>,
+    /// Number of ranks; null for a single process, and so is what follows for separate runs.
+    pub(super) ranks: Option<usize>,
+    /// Blocks of the ranks, as on the command line: `shared` or `disjoint`.
+    pub(super) rank_regions: Option<String>,
     /// Local address, if it was given.
     pub(super) source: Option<String>,
     /// Addresses of the paths between commas; null if there is one, and so is what follows.
@@ -373,30 +367,6 @@ impl Report {
     pub(super) fn failed_count(&self) -> usize {
         let ended_early = self.points.iter().filter(|point| point.interrupted);
         self.failed_points.len() + ended_early.count()
-    }
-}
-
-impl Totals {
-    /// Totals of both directions.
-    pub(super) fn new(counters: &Counters, seconds: f64) -> Self {
-        let total = counters.total();
-        Self::of_operation(&total, &total.latency_ns, seconds)
-    }
-
-    fn of_operation(
-        operation: &OperationStatistics,
-        latency_ns: &Histogram<u64>,
-        seconds: f64,
-    ) -> Self {
-        Self {
-            iops: operation.completed as f64 / seconds,
-            bandwidth_bytes_per_s: operation.bytes as f64 / seconds,
-            completed: operation.completed,
-            bytes: operation.bytes,
-            errors: operation.failed,
-            retried: Some(operation.retried),
-            latency_ns: Latency::new(latency_ns),
-        }
     }
 }
 

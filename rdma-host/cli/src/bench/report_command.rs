@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use serde_json::Value;
 
 use super::{
     csv, fail_conditions,
@@ -67,7 +68,8 @@ pub(crate) fn run(arguments: &ReportArguments) -> Result<(), Failure> {
         _ => {}
     }
     let points: Vec<_> = reports.iter().flat_map(|report| &report.points).collect();
-    print(&reports, &points, arguments.output_format)?;
+    let json = joined(&reports, &points).to_json(true);
+    print(&points, &json, arguments.output_format)?;
     write_files(arguments, &reports, &points)?;
     let points: Vec<_> = points.into_iter().cloned().collect();
     fail_conditions::check(&arguments.fail_if, &points)?;
@@ -138,20 +140,27 @@ fn name_by_file(point: &mut PointReport, file_name: &str) {
     });
 }
 
-fn print(reports: &[Report], points: &[&PointReport], format: ResultFormat) -> Result<(), Failure> {
+/// All points as one report.
+fn joined(reports: &[Report], points: &[&PointReport]) -> Report {
+    Report {
+        points: points.iter().map(|&point| point.clone()).collect(),
+        failed_points: reports.iter().flat_map(|it| it.failed_points.clone()).collect(),
+        ended_by: reports.iter().find_map(|report| report.ended_by.clone()),
+    }
+}
+
+/// Prints points, of which `json` is the JSON.
+pub(super) fn print(
+    points: &[&PointReport],
+    json: &Value,
+    format: ResultFormat,
+) -> Result<(), Failure> {
     match format {
         ResultFormat::Normal => {
             let texts: Vec<_> = points.iter().map(|point| text::point(point)).collect();
             output::print_text(&texts.concat())
         }
-        ResultFormat::Json => {
-            let all = Report {
-                points: points.iter().map(|&point| point.clone()).collect(),
-                failed_points: reports.iter().flat_map(|it| it.failed_points.clone()).collect(),
-                ended_by: reports.iter().find_map(|report| report.ended_by.clone()),
-            };
-            output::print_json(&all.to_json(true))
-        }
+        ResultFormat::Json => output::print_json(json),
         ResultFormat::Fio => output::print_json(&fio::to_json(points)),
     }
 }
@@ -202,7 +211,7 @@ fn with_suffix(prefix: &Path, suffix: &str) -> PathBuf {
 mod tests {
     use std::slice;
 
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::{super::compare::Comparison, *};
 

@@ -4,6 +4,7 @@ use std::{fmt::Write, time::Duration};
 
 use super::{
     latency::Latency,
+    rank_totals::Ranks,
     report::{Configuration, PointReport, SteadyState},
 };
 use crate::size;
@@ -26,16 +27,18 @@ pub(super) fn title(report: &PointReport) -> String {
         0 | 1 => String::new(),
         several => format!(", each of {several} targets"),
     };
+    let ranks = configuration.ranks.map(|count| format!(", each of {count} ranks"));
     let name = configuration.name.as_ref().map(|name| format!("{name}: ")).unwrap_or_default();
     let offsets = configuration.random_distribution.as_ref();
     let offsets = offsets.map(|words| format!(" {words}")).unwrap_or_default();
     format!(
-        "{name}{}{offsets} {}, depth {} on {}, {}{pace}{targets}",
+        "{name}{}{offsets} {}, depth {} on {}, {}{pace}{targets}{}",
         configuration.rw,
         configuration.bs_in_words,
         configuration.iodepth,
         size::format_count(configuration.queues as u64, "queue"),
         size::format_count(configuration.threads as u64, "thread"),
+        ranks.unwrap_or_default(),
     )
 }
 
@@ -83,6 +86,9 @@ pub(super) fn point(report: &PointReport) -> String {
         let _ = writeln!(text, "  WARNING: {warning}");
     }
     costs(&mut text, report);
+    if let Some(ranks) = &report.ranks {
+        of_ranks(&mut text, ranks);
+    }
     paths(&mut text, report);
     if configuration.memory_mode == "window" {
         let (by_target, here) = (report.windows.by_target, report.windows.here);
@@ -141,6 +147,45 @@ fn costs(text: &mut String, report: &PointReport) {
         ),
         _ => writeln!(text, "  per I/O: CPU {cpu:.1} µs in the threads of the load"),
     };
+}
+
+/// Ranks that were merged, and those that failed.
+fn of_ranks(text: &mut String, ranks: &Ranks) {
+    let count = size::format_count(ranks.count as u64, "rank");
+    let hosts = size::format_count(ranks.by_host.len() as u64, "host");
+    let _ = writeln!(text, "  {count} on {hosts}, {}:", ranks.describe());
+    for rank in &ranks.by_rank {
+        let totals = &rank.totals;
+        let percentile = |ns: Option<u64>| {
+            ns.map_or_else(|| "-".to_owned(), |ns| format!("{:.1}", ns as f64 / 1000.0))
+        };
+        let host = if rank.file.is_some() { format!(" ({})", rank.host) } else { String::new() };
+        let _ = writeln!(
+            text,
+            "    {}{host}: {:.0} IOPS, {:.1} MiB/s, µs: p50 {}, p99 {}, p99.9 {}; {} errors",
+            rank.name(),
+            totals.iops,
+            totals.bandwidth_bytes_per_s / f64::from(1 << 20),
+            percentile(totals.latency_ns.p50),
+            percentile(totals.latency_ns.p99),
+            percentile(totals.latency_ns.p99_9),
+            totals.errors,
+        );
+    }
+    if let Some([slowest, fastest]) = ranks.slowest_and_fastest() {
+        let _ = writeln!(
+            text,
+            "    slowest host {}, {:.0} IOPS; fastest {}, {:.0} IOPS",
+            slowest.host, slowest.totals.iops, fastest.host, fastest.totals.iops
+        );
+    }
+    if !ranks.differing_settings.is_empty() {
+        let settings = ranks.differing_settings.join(", ");
+        let _ = writeln!(text, "    they differ in: {settings}");
+    }
+    for failed in &ranks.failed {
+        let _ = writeln!(text, "  FAILED, in no figure: {}: {}", failed.name(), failed.error);
+    }
 }
 
 /// Paths of each target, if it has several.

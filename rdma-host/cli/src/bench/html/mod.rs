@@ -2,7 +2,7 @@
 //! as files.
 //!
 //! ```text
-//!  page ─ sweep ─ point ─ chart, stages ─▶ picture ─ plot ─ axis, key, label ─▶ templates/*.svg
+//!  page ─ sweep ─ point ─ chart, stages… ─▶ picture ─ plot ─ axis, key, label ─▶ templates/*.svg
 //!     └─ comparison ─▲  └─ facts, settings
 //! ```
 //!
@@ -20,6 +20,7 @@ mod number;
 mod picture;
 mod plot;
 mod point;
+mod ranks;
 mod settings;
 mod stages;
 mod sweep;
@@ -174,9 +175,12 @@ mod tests {
     use serde_json::Value;
 
     use super::{
-        super::report::{
-            BlockSize, Configuration, FailedPoint, Interval, OperationTotals, Operations,
-            TargetTotals, Totals,
+        super::{
+            rank_totals::{FailedRank, HostTotals, RankTotals, Ranks},
+            report::{
+                BlockSize, Configuration, FailedPoint, Interval, OperationTotals, Operations,
+                TargetTotals, Totals,
+            },
         },
         *,
     };
@@ -225,6 +229,19 @@ mod tests {
         [Report { points, ..Report::default() }]
     }
 
+    /// Point of two hosts, and of a rank that failed.
+    fn of_ranks(mut point: PointReport) -> PointReport {
+        let host = |name: &str| HostTotals { host: name.to_owned(), ..HostTotals::default() };
+        point.configuration.ranks = Some(3);
+        point.ranks = Some(Ranks {
+            by_rank: vec![RankTotals::default(); 2],
+            by_host: vec![host("a"), host("b")],
+            failed: vec![FailedRank { error: "no".to_owned(), ..FailedRank::default() }],
+            ..Ranks::default()
+        });
+        point
+    }
+
     /// Reports of all kinds.
     fn reports() -> Vec<[Report; 1]> {
         let sizes = |count: u32| -> Vec<_> { (0..count).map(|power| 512 << power).collect() };
@@ -245,6 +262,7 @@ mod tests {
             [Report { points: vec![ended], failed_points: vec![failed], ..Report::default() }],
             report(vec![]),
             report(vec![PointReport::default()]),
+            report(vec![of_ranks(point(8, 4096))]),
         ]
     }
 

@@ -14,6 +14,7 @@ use super::{
     facts::Group,
     number::{Unit, group_digits, micros},
     picture::{Figure, Picture},
+    ranks::{HostBars, RankView},
     stages::Stages,
 };
 use crate::size;
@@ -28,6 +29,7 @@ pub(super) struct PointView<'a> {
     series: Vec<Figure>,
     stages: Stages,
     stage_figure: Figure,
+    ranks: Option<RankView>,
     groups: Vec<Group>,
 }
 
@@ -55,6 +57,7 @@ impl<'a> PointView<'a> {
             latencies: LatencyTable::new(point),
             series: series(point).iter().map(Picture::figure).collect(),
             stage_figure: stages.figure(),
+            ranks: point.ranks.as_ref().map(RankView::new),
             stages,
             groups,
         }
@@ -113,6 +116,9 @@ impl<'a> PointView<'a> {
             );
             add("Ended early", text);
         }
+        for failed in point.ranks.iter().flat_map(|ranks| &ranks.failed) {
+            add("Failed, in no figure:", format!("{}: {}.", failed.name(), failed.error));
+        }
         if point.totals.errors > 0 {
             add(
                 &format!("{} commands failed.", group_digits(point.totals.errors as f64)),
@@ -148,6 +154,9 @@ pub(super) fn pictures(point: &PointReport) -> Vec<Box<dyn Picture>> {
     let charts = [distribution(point)].into_iter().chain(series(point));
     let mut pictures: Vec<_> = charts.map(|chart| Box::new(chart) as Box<dyn Picture>).collect();
     pictures.push(Box::new(stages(point)));
+    if let Some(ranks) = &point.ranks {
+        pictures.push(Box::new(HostBars::new(ranks)));
+    }
     pictures
 }
 
