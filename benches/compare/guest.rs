@@ -1,16 +1,17 @@
-//! The guest: the kernel's initiator, and the idle time of the processor.
+//! The guest: the kernel's initiator, our block device, and the time of the processor.
 
 use std::{
     error::Error,
     fs::{self, File},
-    io::{Read, Write},
+    io::{self, BufRead, Read, Write},
+    path::Path,
     process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
 use super::{
-    initiator::{Initiator, Scenario, Setup},
+    initiator::{Initiator, Length, Scenario, Setup},
     sample::Sample,
 };
 
@@ -42,6 +43,35 @@ impl KernelInitiator {
     }
 }
 
+/// A block device of `nvmf attach`, which is there until this is dropped.
+pub(crate) struct AttachedDevice<'a> {
+    nvmf: &'a Path,
+    /// Path of the block device.
+    pub(crate) device: String,
+}
+
+impl<'a> AttachedDevice<'a> {
+    /// Attaches namespace 1, with one queue.
+    pub(crate) fn attach(nvmf: &'a Path, address: &str, nqn: &str) -> Result<Self, Box<dyn Error>> {
+        let target = format!("nvmf-rdma://{address}/{nqn}");
+        let words = ["attach", &target, "--ns", "1", "--nr-io-queues", "1"];
+        let output = Command::new(nvmf).args(words).output()?;
+        if !output.status.success() {
+            return Err(String::from_utf8_lossy(&output.stderr).into());
+        }
+        let printed = String::from_utf8(output.stdout)?;
+        let device = printed.split_whitespace().next().ok_or("nvmf attach printed no path")?;
+        Ok(Self { nvmf, device: device.into() })
+    }
+}
+
+impl Drop for AttachedDevice<'_> {
+    fn drop(&mut self) {
+        // The guest ends after this.
+        let _ = Command::new(self.nvmf).args(["detach", &self.device]).status();
+    }
+}
+
 /// Finds the block device that is no path of another one.
 fn block_device() -> Result<Option<String>, Box<dyn Error>> {
     for entry in fs::read_dir("/sys/block")? {
@@ -54,6 +84,39 @@ fn block_device() -> Result<Option<String>, Box<dyn Error>> {
         }
     }
     Ok(None)
+}
+
+/// Runs one initiator twice, once for a few commands and once for as many more as take some
+/// seconds. A command's share of the machine's processors is the difference of both, so that
+/// connecting and ending cancel out; it holds on a machine that is busy with other things, too.
+pub(crate) fn run_twice(
+    initiator: &Initiator,
+    scenario: &Scenario,
+    setup: &Setup,
+    seconds: f64,
+) -> Result<Sample, Box<dyn Error>> {
+    let few = 2_000 + 500 * u64::from(scenario.depth);
+    let run_for = |count| {
+        let before = processor_time()?;
+        let setup = Setup { length: Length::Commands(count), ..setup.clone() };
+        let sample = run(initiator, scenario, &setup)?;
+        Ok::<_, Box<dyn Error>>((sample, processor_time()? - before))
+    };
+    let (sample, of_few) = run_for(few)?;
+    // IOPS of a second, for that many seconds: a whole number of commands.
+    let more = Duration::from_secs_f64(sample.iops).mul_f64(seconds).as_secs();
+    let (sample, of_many) = run_for(few + more)?;
+    Ok(Sample { machine_us: Some((of_many - of_few) * 1e6 / more as f64), ..sample })
+}
+
+/// Processor time of the guest, in seconds since it was started, as the machine counts it:
+/// `processor_time`, which runs the guest, answers.
+fn processor_time() -> Result<f64, Box<dyn Error>> {
+    println!("{QUESTION}");
+    io::stdout().flush()?;
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer)?;
+    answer.trim().parse().map_err(|_| "not run by benches/versus: no processor time is told".into())
 }
 
 /// Runs one initiator once.
@@ -71,7 +134,10 @@ pub(crate) fn run(
         .spawn()
         .map_err(|error| format!("{}: {error}", words[0]))?;
     let (out, errors) = (drain(child.stdout.take()), drain(child.stderr.take()));
-    let idle = watch(setup.seconds)?;
+    let idle = match setup.length {
+        Length::Seconds(seconds) => watch(seconds)?,
+        Length::Commands(_) => 0.0,
+    };
     let status = child.wait()?;
     let text = out.join().unwrap_or_default();
     let failed = |what: &str| format!("{}: {what}: {}", initiator.name(), words.join(" "));
@@ -114,6 +180,9 @@ fn idle_ticks() -> Result<f64, Box<dyn Error>> {
 
 /// Seconds from the start of a program to its measurement: connecting and warming up.
 const STARTING: f64 = 0.8;
+
+/// Line that `processor_time` answers.
+const QUESTION: &str = "processor time?";
 
 /// USER_HZ, which is the same on every machine.
 const TICKS_PER_SECOND: f64 = 100.0;

@@ -13,6 +13,10 @@ pub(crate) enum Initiator {
     Fio { engine: &'static str, batched: bool },
     /// `bare_verbs`, with this way to wait.
     BareVerbs(&'static str, Class),
+    /// The block device of `nvmf attach` under fio's io_uring; in batches of the depth or not.
+    Device { batched: bool },
+    /// Our engine of fio; in batches of the depth or not.
+    Engine { batched: bool },
     /// `nvmf bench`, with this way to wait.
     Nvmf(&'static str, Class),
     /// A program that the user named.
@@ -48,17 +52,42 @@ pub(crate) struct Setup {
     pub(crate) nqn: String,
     /// Path of the kernel's block device.
     pub(crate) device: String,
-    /// Seconds of one run.
-    pub(crate) seconds: f64,
+    /// Path of the block device of `nvmf attach`, if there is one.
+    pub(crate) attached: Option<String>,
+    /// Path of our engine of fio, if there is one.
+    pub(crate) engine: Option<String>,
+    pub(crate) length: Length,
+}
+
+/// Length of one run.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Length {
+    /// Seconds, after half a second of warming up.
+    Seconds(f64),
+    /// Commands, the first of them included. Only `nvmf bench` and fio can count.
+    Commands(u64),
+}
+
+impl Setup {
+    /// Seconds of a run of a program that cannot count commands.
+    fn seconds(&self) -> f64 {
+        match self.length {
+            Length::Seconds(seconds) => seconds,
+            Length::Commands(_) => unreachable!("this program is not run for a number of commands"),
+        }
+    }
 }
 
 impl Initiator {
     pub(crate) fn name(&self) -> String {
         match self {
             Self::Async(wait) => format!("ours, async, {wait}"),
-            Self::Fio { engine, batched: false } => format!("kernel, fio {engine}"),
-            Self::Fio { engine, batched: true } => format!("kernel, fio {engine}, batched"),
+            Self::Fio { engine, batched } => {
+                format!("kernel, fio {engine}{}", in_batches(*batched))
+            }
             Self::BareVerbs(wait, class) => format!("bare verbs, {wait}{}", class.name()),
+            Self::Device { batched } => format!("ours, block device{}", in_batches(*batched)),
+            Self::Engine { batched } => format!("ours, engine of fio{}", in_batches(*batched)),
             Self::Nvmf(wait, class) => format!("ours, {wait}{}", class.name()),
             Self::Program { name, .. } => name.clone(),
         }
@@ -74,7 +103,14 @@ impl Initiator {
     pub(crate) fn command(&self, scenario: &Scenario, setup: &Setup) -> Vec<String> {
         match self {
             Self::Async(wait) => asynchronous(wait, scenario, setup),
-            Self::Fio { engine, batched } => fio(engine, *batched, scenario, setup),
+            Self::Fio { engine, batched } => {
+                fio(on_device(engine, &setup.device), *batched, scenario, setup)
+            }
+            Self::Device { batched } => {
+                let device = setup.attached.as_deref().expect("attached before it is measured");
+                fio(on_device("io_uring", device), *batched, scenario, setup)
+            }
+            Self::Engine { batched } => fio(with_engine(setup), *batched, scenario, setup),
             Self::BareVerbs(wait, class) => class.apply(bare_verbs(wait, scenario, setup)),
             Self::Nvmf(wait, class) => class.apply(nvmf(wait, scenario, setup)),
             Self::Program { command, .. } => {
@@ -87,7 +123,7 @@ impl Initiator {
     /// Parses the output of [`Self::command`].
     pub(crate) fn read(&self, text: &str) -> Option<Sample> {
         match self {
-            Self::Fio { .. } => sample::of_fio(text),
+            Self::Fio { .. } | Self::Device { .. } | Self::Engine { .. } => sample::of_fio(text),
             Self::Nvmf(..) => sample::of_nvmf(text),
             Self::Async(_) | Self::BareVerbs(..) | Self::Program { .. } => sample::of_words(text),
         }
@@ -141,20 +177,25 @@ impl Scenario {
 }
 
 fn nvmf(wait: &str, scenario: &Scenario, setup: &Setup) -> Vec<String> {
-    let Setup { address, nqn, seconds, .. } = setup;
     let mut words = own("nvmf", setup);
     words.push("bench".into());
-    words.push(format!("nvmf-rdma://{address}/{nqn}"));
+    words.push(target(setup));
     words.extend(options(&[
         ("ns", "1".into()),
         ("wait", wait.into()),
         ("iodepth", scenario.depth.to_string()),
         ("rw", scenario.pattern()),
         ("bs", scenario.bytes.to_string()),
-        ("ramp", "500ms".into()),
-        ("runtime", format!("{}ms", seconds * 1e3)),
         ("output-format", "json".into()),
     ]));
+    words.extend(match setup.length {
+        Length::Seconds(seconds) => {
+            ["--ramp=500ms".into(), format!("--runtime={}ms", seconds * 1e3)]
+        }
+        Length::Commands(count) => {
+            ["--runtime=1h".into(), format!("--io-size={}", count * u64::from(scenario.bytes))]
+        }
+    });
     words.extend(scenario.write.then(|| "--overwrite".to_owned()));
     words
 }
@@ -166,7 +207,7 @@ fn asynchronous(wait: &str, scenario: &Scenario, setup: &Setup) -> Vec<String> {
         ("wait", wait.into()),
         ("depth", scenario.depth.to_string()),
         ("bs", scenario.bytes.to_string()),
-        ("runtime", setup.seconds.to_string()),
+        ("runtime", setup.seconds().to_string()),
     ]));
     words.extend(scenario.write.then(|| "--write".to_owned()));
     words
@@ -180,34 +221,35 @@ fn bare_verbs(wait: &str, scenario: &Scenario, setup: &Setup) -> Vec<String> {
         ("depth", scenario.depth.to_string()),
         ("rw", if scenario.write { "write" } else { "read" }.into()),
         ("bs", scenario.bytes.to_string()),
-        ("runtime", setup.seconds.to_string()),
+        ("runtime", setup.seconds().to_string()),
     ]));
     words
 }
 
-fn fio(engine: &str, batched: bool, scenario: &Scenario, setup: &Setup) -> Vec<String> {
+fn fio(engine: Vec<String>, batched: bool, scenario: &Scenario, setup: &Setup) -> Vec<String> {
     let depth = scenario.depth.to_string();
     let mut words = vec!["fio".to_owned()];
+    words.extend(engine);
     words.extend(options(&[
         ("name", "versus".into()),
-        ("filename", setup.device.clone()),
-        ("direct", "1".into()),
-        ("ioengine", engine.into()),
         ("rw", scenario.pattern()),
         ("bs", scenario.bytes.to_string()),
         ("iodepth", depth.clone()),
-        ("time_based", "1".into()),
-        ("ramp_time", "500ms".into()),
-        ("runtime", format!("{}ms", setup.seconds * 1e3)),
         ("lat_percentiles", "1".into()),
         ("clat_percentiles", "0".into()),
         ("output-format", "json".into()),
     ]));
+    words.extend(match setup.length {
+        Length::Seconds(seconds) => {
+            let runtime = format!("--runtime={}ms", seconds * 1e3);
+            vec!["--time_based=1".into(), "--ramp_time=500ms".into(), runtime]
+        }
+        Length::Commands(count) => {
+            vec![format!("--io_size={}", count * u64::from(scenario.bytes))]
+        }
+    });
     if scenario.random {
         words.push("--norandommap".into());
-    }
-    if engine == "io_uring" {
-        words.extend(["--fixedbufs".into(), "--registerfiles".into()]);
     }
     if batched {
         words.extend(options(&[
@@ -217,6 +259,33 @@ fn fio(engine: &str, batched: bool, scenario: &Scenario, setup: &Setup) -> Vec<S
         ]));
     }
     words
+}
+
+/// Words by which fio uses a block device.
+fn on_device(engine: &str, device: &str) -> Vec<String> {
+    let device = device.to_owned();
+    let pairs = [("filename", device), ("direct", "1".into()), ("ioengine", engine.into())];
+    let mut words: Vec<_> = options(&pairs).collect();
+    if engine == "io_uring" {
+        words.extend(["--fixedbufs".into(), "--registerfiles".into()]);
+    }
+    words
+}
+
+/// Words by which fio uses our engine, with one thread for its one job.
+fn with_engine(setup: &Setup) -> Vec<String> {
+    let engine = setup.engine.as_deref().expect("built before it is measured");
+    let engine = format!("external:{engine}");
+    let pairs = [("ioengine", engine), ("target", target(setup)), ("ns", "1".into())];
+    options(&pairs).chain(["--thread".into()]).collect()
+}
+
+fn target(setup: &Setup) -> String {
+    format!("nvmf-rdma://{}/{}", setup.address, setup.nqn)
+}
+
+fn in_batches(batched: bool) -> &'static str {
+    if batched { ", batched" } else { "" }
 }
 
 /// Command line that begins with one of our programs.
@@ -237,7 +306,7 @@ fn fill(command: &str, scenario: &Scenario, setup: &Setup) -> String {
         ("{depth}", scenario.depth.to_string()),
         ("{rw}", scenario.pattern()),
         ("{bytes}", scenario.bytes.to_string()),
-        ("{seconds}", setup.seconds.ceil().to_string()),
+        ("{seconds}", setup.seconds().ceil().to_string()),
     ];
     values.iter().fold(command.to_owned(), |text, (name, value)| text.replace(name, value))
 }
@@ -254,7 +323,9 @@ mod tests {
             address: "192.0.2.1".into(),
             nqn: "nqn.2014-08.org.example:disk".into(),
             device: "/dev/nvme0n1".into(),
-            seconds: 1.5,
+            attached: None,
+            engine: Some("/ours/nvmf-fio.so".into()),
+            length: Length::Seconds(1.5),
         }
     }
 
@@ -284,5 +355,15 @@ mod tests {
         let words = fio.command(&SCENARIO, &setup());
         assert!(words.contains(&"--iodepth_batch_submit=32".into()), "{words:?}");
         assert!(words.contains(&"--runtime=1500ms".into()), "{words:?}");
+    }
+
+    #[test]
+    fn a_number_of_commands_is_a_number_of_bytes() {
+        let setup = Setup { length: Length::Commands(10), ..setup() };
+        let engine = Initiator::Engine { batched: false }.command(&SCENARIO, &setup);
+        assert!(engine.contains(&"--io_size=40960".into()), "{engine:?}");
+        assert!(engine.contains(&"--ioengine=external:/ours/nvmf-fio.so".into()), "{engine:?}");
+        let ours = Initiator::Nvmf("poll", Class::Normal).command(&SCENARIO, &setup);
+        assert!(ours.contains(&"--io-size=40960".into()), "{ours:?}");
     }
 }

@@ -10,8 +10,8 @@ mod table;
 use std::{error::Error, fs, path::PathBuf};
 
 use clap::Parser;
-use guest::KernelInitiator;
-use initiator::{Class, Initiator, Scenario, Setup};
+use guest::{AttachedDevice, KernelInitiator};
+use initiator::{Class, Initiator, Length, Scenario, Setup};
 use results::Results;
 
 /// Measures every initiator in turns: each once in a round.
@@ -32,6 +32,10 @@ struct Arguments {
     /// Bare verbs alone, with every way to wait.
     #[arg(long)]
     waiting: bool,
+    /// Processor time that the machine spends on the guest for a read, of each front end; with the
+    /// engine of fio in this file.
+    #[arg(long, value_name = "ENGINE")]
+    front_ends: Option<String>,
     /// Another initiator, as in name='program --at {address} --queue-depth {depth}'; see
     /// benches/RESULTS.md for what is filled in, and how its output is read.
     #[arg(long, value_name = "NAME=COMMAND", value_parser = program)]
@@ -53,17 +57,33 @@ fn main() -> Result<(), Box<dyn Error>> {
     let address = std::env::var("SOFT_ROCE_ADDRESS")?;
     let kernel = KernelInitiator::connect(&address, NQN)?;
     let programs = std::env::current_exe()?.parent().ok_or("no folder")?.to_owned();
-    let seconds = arguments.seconds;
-    let setup =
-        Setup { programs, address, nqn: NQN.into(), device: kernel.device.clone(), seconds };
+    let nvmf = programs.join("nvmf");
+    let attached = match arguments.front_ends {
+        Some(_) => Some(AttachedDevice::attach(&nvmf, &address, NQN)?),
+        None => None,
+    };
+    let setup = Setup {
+        programs,
+        address,
+        nqn: NQN.into(),
+        device: kernel.device.clone(),
+        attached: attached.as_ref().map(|attached| attached.device.clone()),
+        engine: arguments.front_ends.clone(),
+        length: Length::Seconds(arguments.seconds),
+    };
     let results = compete(&arguments, &setup)?;
+    drop(attached);
     let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
     let text = report(&arguments, &results, release.trim());
     println!("{text}");
     if let Some(file) = &arguments.results {
         let before = fs::read_to_string(file).unwrap_or_default();
         let series: Vec<_> = release.split('.').take(2).collect();
-        let what = if arguments.waiting { "waiting" } else { "versus" };
+        let what = match arguments {
+            Arguments { waiting: true, .. } => "waiting",
+            Arguments { front_ends: Some(_), .. } => "front ends",
+            _ => "versus",
+        };
         let mark = format!("{what}, Linux {}", series.join("."));
         fs::write(file, table::replace_block(&before, &mark, &text))?;
     }
@@ -72,19 +92,24 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 fn compete(arguments: &Arguments, setup: &Setup) -> Result<Results, Box<dyn Error>> {
     let mut results = Results::default();
-    let scenarios: Vec<_> = scenarios(arguments.waiting)
+    let scenarios: Vec<_> = scenarios(arguments)
         .into_iter()
         .filter(|(scenario, _)| arguments.only.as_ref().is_none_or(|only| scenario.is_called(only)))
         .collect();
     for round in 1..=arguments.rounds {
         for (scenario, initiators) in &scenarios {
             for initiator in initiators.iter().chain(&arguments.program) {
-                let sample = guest::run(initiator, scenario, setup)?;
+                let sample = match arguments.front_ends {
+                    None => guest::run(initiator, scenario, setup)?,
+                    Some(_) => guest::run_twice(initiator, scenario, setup, arguments.seconds)?,
+                };
+                let time = sample.machine_us.map(|time| format!(", {time:.1} µs of processors"));
                 eprintln!(
-                    "round {round}: {}: {}: {:.0} IOPS",
+                    "round {round}: {}: {}: {:.0} IOPS{}",
                     scenario.name(),
                     initiator.name(),
-                    sample.iops
+                    sample.iops,
+                    time.unwrap_or_default()
                 );
                 results.note(scenario, initiator, sample);
             }
@@ -95,10 +120,13 @@ fn compete(arguments: &Arguments, setup: &Setup) -> Result<Results, Box<dyn Erro
 
 /// Scenarios, and the initiators that are measured in each. Small random reads are measured with
 /// every initiator; elsewhere only with those that a goal is about.
-fn scenarios(waiting: bool) -> Vec<(Scenario, Vec<Initiator>)> {
+fn scenarios(arguments: &Arguments) -> Vec<(Scenario, Vec<Initiator>)> {
     let small = |write, depth| Scenario { write, random: true, bytes: 4096, depth };
-    if waiting {
+    if arguments.waiting {
         return [1, 32, 128].map(|depth| (small(false, depth), ways_to_wait())).into();
+    }
+    if arguments.front_ends.is_some() {
+        return [1, 32].map(|depth| (small(false, depth), front_ends(depth > 1))).into();
     }
     let fio = |engine, batched| Initiator::Fio { engine, batched };
     let alone = ["libaio", "io_uring"].map(|engine| fio(engine, false));
@@ -137,6 +165,20 @@ fn scenarios(waiting: bool) -> Vec<(Scenario, Vec<Initiator>)> {
     all
 }
 
+/// The kernel's initiator, and each front end of ours.
+fn front_ends(batched: bool) -> Vec<Initiator> {
+    let mut all = vec![
+        Initiator::Fio { engine: "io_uring", batched },
+        Initiator::Nvmf("poll", Class::Normal),
+        Initiator::Engine { batched },
+        Initiator::Device { batched },
+    ];
+    if batched {
+        all.push(Initiator::Engine { batched: false });
+    }
+    all
+}
+
 /// Bare verbs with every way to wait.
 fn ways_to_wait() -> Vec<Initiator> {
     let classes = [Class::Normal, Class::Nice, Class::Idle];
@@ -151,12 +193,18 @@ fn report(arguments: &Arguments, results: &Results, release: &str) -> String {
         "### Linux {release}\n\n`{command}`: medians of {rounds} in turns, {seconds} s each; in \
          brackets the least and the most.\n"
     );
-    let runs = table::of_runs(results);
-    if arguments.waiting {
-        return format!("{head}\n{runs}");
+    let goals = |goals: Vec<_>| table::of_goals(&goals, command);
+    match arguments {
+        Arguments { waiting: true, .. } => format!("{head}\n{}", table::of_runs(results)),
+        Arguments { front_ends: Some(_), .. } => {
+            let goals = goals(performance_goals::of_front_ends(results));
+            format!("{head}\n{goals}\n{}", table::of_machine_time(results))
+        }
+        _ => {
+            let goals = goals(performance_goals::all(results));
+            format!("{head}\n{goals}\n{}", table::of_runs(results))
+        }
     }
-    let goals = table::of_goals(&performance_goals::all(results), command);
-    format!("{head}\n{goals}\n{runs}")
 }
 
 fn program(text: &str) -> Result<Initiator, String> {

@@ -55,6 +55,29 @@ pub(crate) fn all(results: &Results) -> Vec<Goal> {
     goals
 }
 
+/// Goals of the front ends: processor time of the machine for a read.
+pub(crate) fn of_front_ends(results: &Results) -> Vec<Goal> {
+    let ours = Initiator::Nvmf("poll", Class::Normal);
+    let mut goals = Vec::new();
+    for (scenario, device, engine) in [(SHALLOW, 1.5, 0.65), (DEEP, 1.1, 0.83)] {
+        let batched = scenario.depth > 1;
+        let kernel = Initiator::Fio { engine: "io_uring", batched };
+        let mut add = |who: Initiator, base: &Initiator, bound| {
+            let (who_name, base_name) = (who.name(), base.name());
+            goals.push(Goal {
+                what: format!("{}: {who_name}: time of {base_name}", scenario.name()),
+                bound: Bound::Most(bound),
+                value: results.ratio(&scenario, &who, base, |sample| sample.machine_us),
+                limit: None,
+            });
+        };
+        add(Initiator::Device { batched }, &kernel, device);
+        add(Initiator::Engine { batched }, &kernel, engine);
+        add(Initiator::Engine { batched }, &ours, 1.0);
+    }
+    goals
+}
+
 fn against_the_kernel(results: &Results, goals: &mut Vec<Goal>) {
     let mut add = |(what, bound), scenario: &Scenario, number: fn(&Sample) -> Option<f64>| {
         let batched_only = scenario.random && scenario.depth > 1;
@@ -218,7 +241,9 @@ mod tests {
 
     #[test]
     fn what_was_not_measured_is_not_claimed() {
-        assert!(all(&Results::default()).iter().all(|goal| goal.value.is_none()));
+        let results = Results::default();
+        let goals = all(&results).into_iter().chain(of_front_ends(&results));
+        assert!(goals.into_iter().all(|goal| goal.value.is_none()));
     }
 
     #[test]

@@ -18,6 +18,8 @@ pub(crate) struct Sample {
     pub(crate) empty_polls: Option<f64>,
     /// Share of the time in which the guest's processor was idle.
     pub(crate) idle: f64,
+    /// Processor time that the machine spent on the guest for a command, in microseconds.
+    pub(crate) machine_us: Option<f64>,
 }
 
 impl Sample {
@@ -41,11 +43,10 @@ pub(crate) fn of_nvmf(text: &str) -> Option<Sample> {
         p50_us: micro(&latency["p50"]),
         p99_us: micro(&latency["p99"]),
         cpu_us: micro(&cost["cpu_ns"]),
-        user_us: None,
         doorbells: cost["doorbells"].as_f64(),
         completions: cost["completions"].as_f64(),
         empty_polls: cost["empty_polls"].as_f64(),
-        idle: 0.0,
+        ..Sample::default()
     })
 }
 
@@ -88,7 +89,7 @@ pub(crate) fn of_words(text: &str) -> Option<Sample> {
             doorbells: number(line, "doorbells="),
             completions: number(line, "completions="),
             empty_polls: number(line, "empty_polls="),
-            idle: 0.0,
+            ..Sample::default()
         });
     }
     let total = text.lines().rev().find_map(|line| line.trim_start().strip_prefix("Total"))?;

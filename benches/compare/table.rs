@@ -52,6 +52,28 @@ fn row(
     format!("| {} |", cells.join(" | "))
 }
 
+/// Table of the processor time that the machine spends for a command.
+pub(crate) fn of_machine_time(results: &Results) -> String {
+    let mut text = String::from(HEAD_OF_MACHINE_TIME);
+    for scenario in results.scenarios() {
+        let time = |sample: &Sample| sample.machine_us;
+        let base = results.best(&scenario, Initiator::is_base);
+        let mut name = format!("**{}**", scenario.name());
+        for initiator in results.initiators(&scenario) {
+            let spread = results.spread(&scenario, initiator, time);
+            let ratio = base.and_then(|base| results.ratio(&scenario, initiator, base, time));
+            let cells = [
+                std::mem::take(&mut name),
+                initiator.name(),
+                spread.map_or_else(nothing, |spread| with_spread(spread, 1)),
+                ratio.map_or_else(nothing, |ratio| with_spread(ratio, 2)),
+            ];
+            let _ = writeln!(text, "| {} |", cells.join(" | "));
+        }
+    }
+    text
+}
+
 /// Table of the goals.
 pub(crate) fn of_goals(goals: &[Goal], command: &str) -> String {
     let mut text = String::from(
@@ -125,6 +147,11 @@ const HEAD: &str = "\
 | | | IOPS | of the base | mean µs | p50 µs | p99 µs | own CPU µs | guest's CPU µs | doorbells \
 | completions | empty polls |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
+";
+
+const HEAD_OF_MACHINE_TIME: &str = "\
+| | | processor time of the guest, µs | of the kernel's |
+| --- | --- | --- | --- |
 ";
 
 #[cfg(test)]
