@@ -3,6 +3,8 @@
 
 // bed: waits --target tests/targets/attach.toml
 
+#[path = "attach/changes.rs"]
+mod changes;
 #[path = "attach/metrics.rs"]
 mod metrics;
 
@@ -364,44 +366,49 @@ fn a_read_only_device_refuses_writes() {
     File::open(&device.path).unwrap().read_exact(&mut block).unwrap();
 }
 
-/// A controller that is given up fails the requests; the device stays, and is detached.
-#[test]
-#[ignore = "needs the test bed: run by ./tests/run"]
-fn a_lost_target_fails_requests() {
-    let device = Attached::new(&["--ns", "2", "--ctrl-loss-tmo", "1"]);
-    target(&["unlink", "port", "1", SUBSYSTEM]);
-    let file = device.open();
-    let written = file.write_all_at(&[7; 4096], 0).and_then(|()| file.sync_all());
-    target(&["link", "port", "1", SUBSYSTEM]);
-    assert!(written.is_err_and(|error| error.raw_os_error() == Some(5)));
-    drop(file);
-    assert!(device.detach(&[]).status.success());
-}
-
-/// Namespace 4: memory through a device that holds writes back for this long, in milliseconds.
+/// Time for which the device of namespace 4 holds writes back, in milliseconds.
 const DELAY_MS: u32 = 8_000;
 
-struct SlowNamespace(PathBuf);
+/// Namespace that a test adds to the target, removed on drop.
+struct AddedNamespace(PathBuf);
 
-impl SlowNamespace {
-    fn add() -> Self {
-        let table = format!("0 2048 delay /dev/ram0 0 0 /dev/ram0 0 {DELAY_MS}");
-        dmsetup(&["create", "attach", "--table", &table]);
-        let minor = dmsetup(&["info", "-c", "--noheadings", "-o", "minor", "attach"]);
+impl AddedNamespace {
+    fn new(id: u32, attributes: &[(&str, &str)]) -> Self {
         let subsystems = Path::new("/sys/kernel/config/nvmet/subsystems");
-        let path = subsystems.join(SUBSYSTEM).join("namespaces/4");
+        let path = subsystems.join(SUBSYSTEM).join("namespaces").join(id.to_string());
         fs::create_dir(&path).expect("a namespace is added");
-        fs::write(path.join("device_path"), format!("/dev/dm-{}", minor.trim()))
-            .expect("the device is there");
-        fs::write(path.join("enable"), "1").expect("it is enabled");
-        Self(path)
+        let this = Self(path);
+        attributes.iter().for_each(|(name, value)| this.set(name, value));
+        this.set("enable", "1");
+        this
+    }
+
+    fn set(&self, attribute: &str, value: &str) {
+        fs::write(self.0.join(attribute), value).expect("the target takes the value");
     }
 }
 
-impl Drop for SlowNamespace {
+impl Drop for AddedNamespace {
     fn drop(&mut self) {
         let _ = fs::write(self.0.join("enable"), "0");
         let _ = fs::remove_dir(&self.0);
+    }
+}
+
+/// Device that delays, removed on drop.
+struct Delay(String);
+
+impl Delay {
+    fn new() -> Self {
+        let table = format!("0 2048 delay /dev/ram0 0 0 /dev/ram0 0 {DELAY_MS}");
+        dmsetup(&["create", "attach", "--table", &table]);
+        let minor = dmsetup(&["info", "-c", "--noheadings", "-o", "minor", "attach"]);
+        Self(format!("/dev/dm-{}", minor.trim()))
+    }
+}
+
+impl Drop for Delay {
+    fn drop(&mut self) {
         dmsetup(&["remove", "--retry", "attach"]);
     }
 }
@@ -411,7 +418,8 @@ impl Drop for SlowNamespace {
 #[test]
 #[ignore = "needs the test bed: run by ./tests/run"]
 fn a_late_write_of_the_process_before_is_awaited() {
-    let _namespace = SlowNamespace::add();
+    let slow = Delay::new();
+    let _namespace = AddedNamespace::new(4, &[("device_path", &slow.0)]);
     let device = Attached::new(&["--ns", "4"]);
     let before = controllers(SUBSYSTEM);
     let path = device.path.display();

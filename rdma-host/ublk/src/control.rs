@@ -31,6 +31,9 @@ const START_TIMEOUT: Duration = Duration::from_secs(600);
 /// Timeout of the deletion of a device, which waits until its daemon has closed it.
 const DELETE_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Time for which the end of a device that may be open is awaited.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Timeout of the file of a new device, which udev makes and gives to its owner.
 const FILE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -128,6 +131,12 @@ impl Features {
     #[must_use]
     pub fn safe_stop(self) -> bool {
         self.0 & flag::SAFE_STOP != 0
+    }
+
+    /// Change of the size of a device: Linux 6.16.
+    #[must_use]
+    pub fn update_size(self) -> bool {
+        self.0 & flag::UPDATE_SIZE != 0
     }
 
     /// Copying of data by the process that serves a device: Linux 6.5.
@@ -383,6 +392,17 @@ impl Control {
         self.of(call.with_data(process), device, &mut [])
     }
 
+    /// Changes the size of a device, in sectors of 512 bytes, if the driver
+    /// [can](Features::update_size).
+    ///
+    /// # Errors
+    ///
+    /// When the device was not started, or the driver cannot.
+    pub fn resize(&mut self, device: &DeviceInfo, sectors: u64) -> Result<(), Error> {
+        let call = Call::new("UPDATE_SIZE", command::UPDATE_SIZE).with_data(sectors);
+        self.of(call, device, &mut [])
+    }
+
     /// Ends a device: its requests fail, though it may be open.
     ///
     /// # Errors
@@ -411,6 +431,31 @@ impl Control {
     pub fn delete(&mut self, device: &DeviceInfo) -> Result<(), Error> {
         let call = Call::new("DEL_DEV", command::DELETE).within(DELETE_TIMEOUT);
         self.of(call, device, &mut [])
+    }
+
+    /// Deletes a device that was stopped, once nothing has it open. Returns true if it is gone
+    /// already; an old driver, and that of a user without privileges, is waited for as by
+    /// [`delete`](Self::delete).
+    ///
+    /// # Errors
+    ///
+    /// When the driver refuses.
+    pub fn delete_when_closed(&mut self, device: &DeviceInfo) -> Result<bool, Error> {
+        let deadline = Instant::now() + CLOSE_TIMEOUT;
+        let call = Call::new("DEL_DEV_ASYNC", command::DELETE_ASYNC);
+        match self.of(call, device, &mut []) {
+            Err(error) if matches!(error.errno(), Some(libc::EINVAL | libc::EOPNOTSUPP)) => {
+                self.delete(device)?;
+            }
+            outcome => outcome?,
+        }
+        while self.info(device.id()).is_ok() {
+            if Instant::now() > deadline {
+                return Ok(false);
+            }
+            std::thread::sleep(RETRY_INTERVAL);
+        }
+        Ok(true)
     }
 
     /// Command of a device; a user without privileges names its file.

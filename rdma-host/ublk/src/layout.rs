@@ -23,6 +23,8 @@ pub(crate) mod command {
     pub(crate) const END_RECOVERY: u32 = ioctl_number(READ_WRITE, 0x11, SIZE);
     pub(crate) const GET_INFO: u32 = ioctl_number(READ, 0x12, SIZE);
     pub(crate) const GET_FEATURES: u32 = ioctl_number(READ, 0x13, SIZE);
+    pub(crate) const DELETE_ASYNC: u32 = ioctl_number(READ, 0x14, SIZE);
+    pub(crate) const UPDATE_SIZE: u32 = ioctl_number(READ_WRITE, 0x15, SIZE);
     pub(crate) const TRY_STOP: u32 = ioctl_number(READ_WRITE, 0x17, SIZE);
 }
 
@@ -40,6 +42,7 @@ pub(crate) mod flag {
     pub(crate) const UNPRIVILEGED: u64 = 1 << 5;
     pub(crate) const IOCTL_ENCODE: u64 = 1 << 6;
     pub(crate) const USER_COPY: u64 = 1 << 7;
+    pub(crate) const UPDATE_SIZE: u64 = 1 << 10;
     pub(crate) const BATCH_IO: u64 = 1 << 15;
     pub(crate) const SAFE_STOP: u64 = 1 << 17;
 }

@@ -66,7 +66,11 @@ pub(crate) fn detach(arguments: &DetachArguments) -> Result<(), Failure> {
             ),
         }));
     }
-    control.delete(&info).map_err(device::failure)?;
+    let deleted = match arguments.force {
+        true => control.delete_when_closed(&info).map(drop),
+        false => control.delete(&info),
+    };
+    deleted.map_err(device::failure)?;
     Entry::remove(id).map_err(|error| Failure::failed(format!("the entry of {path}: {error}")))
 }
 
@@ -94,6 +98,7 @@ fn show(format: Format) -> Result<(), Failure> {
         let Some((info, control)) = info.zip(control.as_mut()) else { continue };
         let bytes = control.parameters(&info).map_or(0, |parameters| parameters.sectors << 9);
         let state = match info.state() {
+            DeviceState::Live if entry.failure.is_some() => "failing",
             DeviceState::Live => "live",
             DeviceState::Quiesced | DeviceState::FailIo => "waiting for its daemon",
             _ => "stopped",
@@ -109,6 +114,8 @@ fn show(format: Format) -> Result<(), Failure> {
                         "device": device::path(entry.id),
                         "state": state,
                         "bytes": bytes,
+                        "namespace_bytes": entry.namespace_bytes,
+                        "failure": entry.failure,
                         "address": entry.address,
                         "subsystem": entry.subsystem,
                         "nsid": entry.nsid,
@@ -123,9 +130,17 @@ fn show(format: Format) -> Result<(), Failure> {
             let lines = devices.iter().map(|(entry, state, bytes)| {
                 let (path, size) = (device::path(entry.id), size::format_bytes(*bytes));
                 let Entry { nsid, subsystem, address, process, .. } = entry;
+                let failure = entry.failure.iter().map(|reason| format!(": {reason}"));
+                let other = Some(entry.namespace_bytes).filter(|other| other != bytes);
+                let other = other.map(|bytes| {
+                    let size = size::format_bytes(bytes);
+                    format!(", which has {size} now: detach and attach it")
+                });
                 format!(
-                    "{path}  {size}  {state}  namespace {nsid} of {subsystem} at {address}, \
-                     process {process}\n"
+                    "{path}  {size}  {state}{}  namespace {nsid} of {subsystem} at {address}, \
+                     process {process}{}\n",
+                    failure.collect::<String>(),
+                    other.unwrap_or_default(),
                 )
             });
             output::print_text(&lines.collect::<String>())

@@ -12,7 +12,7 @@ use ublk::{
     Recovery,
 };
 
-use super::registry::{Entry, identifier};
+use super::registry::{Entry, identifier, sectors};
 use crate::{failure::Failure, output};
 
 /// Maximum data of a request in bytes. Memory for as many requests as a queue takes is locked.
@@ -63,7 +63,7 @@ fn parameters_of(
     read_only: bool,
 ) -> Parameters {
     let block_size = u64::from(info.block_size);
-    let sectors = |bytes: u64| u32::try_from(bytes >> 9).unwrap_or(u32::MAX >> 9 << 9);
+    let limit = |bytes: u64| u32::try_from(bytes >> 9).unwrap_or(u32::MAX >> 9 << 9);
     let controller = &negotiated.info;
     let has = |command| controller.optional_commands.contains(command);
     let discarded = limits.range_blocks.map_or(u64::from(u32::MAX), u64::from);
@@ -71,7 +71,7 @@ fn parameters_of(
     let zeroed = zeroed.min(WRITE_ZEROES_BLOCKS_MAX * block_size);
     Parameters {
         block_size: info.block_size,
-        sectors: info.blocks.saturating_mul(block_size >> 9),
+        sectors: sectors(info),
         bytes_max: u32::try_from(negotiated.transfer_bytes_max)
             .unwrap_or(u32::MAX)
             .min(REQUEST_BYTES_MAX),
@@ -83,12 +83,12 @@ fn parameters_of(
         discard: Discard {
             granularity: info.block_size,
             sectors_max: if has(OptionalCommand::DatasetManagement) {
-                sectors(discarded.saturating_mul(block_size))
+                limit(discarded.saturating_mul(block_size))
             } else {
                 0
             },
             write_zeroes_sectors_max: if has(OptionalCommand::WriteZeroes) {
-                sectors(zeroed)
+                limit(zeroed)
             } else {
                 0
             },
@@ -165,7 +165,8 @@ pub(super) fn take_over(
             was.unwrap_or_default()
         )));
     }
-    if former.block_size != wanted.block_size || former.sectors > wanted.sectors {
+    let resizes = control.features().is_ok_and(Features::update_size);
+    if former.block_size != wanted.block_size || former.sectors > wanted.sectors && !resizes {
         return Err(Failure::failed(format!(
             "{path} has {} sectors in blocks of {} bytes, and the namespace {} in blocks of {}: \
              detach the device, with --force",

@@ -5,6 +5,7 @@ mod detach;
 mod device;
 mod registry;
 mod serve;
+mod served_device;
 mod translate;
 
 use std::{
@@ -15,7 +16,7 @@ use std::{
 
 use clap::Args;
 use rdma_host::{
-    ConnectOptions, Controller, Fence, LifecycleState, Poller, StateChanges, WaitMode, Waiter,
+    ConnectOptions, Controller, Fence, Poller, StateChanges, WaitMode, Waiter,
     error::Misuse,
     wire::{BlockRange, ControllerId, NamespaceInfo},
 };
@@ -28,6 +29,7 @@ use ublk::{Control, Device, DeviceInfo};
 use self::{
     registry::Entry,
     serve::{QueueParts, Server},
+    served_device::{End, OnLoss, ServedDevice},
     translate::Blocks,
 };
 use crate::{
@@ -41,6 +43,7 @@ use crate::{
     shutdown::InterruptibleRuntime,
     size,
     target::TargetArguments,
+    termination_signal::TerminationSignal,
 };
 
 pub(crate) use detach::{DetachArguments, ListArguments, detach, list};
@@ -63,6 +66,17 @@ pub(crate) struct Arguments {
     /// Refuse writes.
     #[arg(long, visible_alias = "ro")]
     read_only: bool,
+
+    /// Fate of the device once the controller is given up (--ctrl-loss-tmo), and requests fail with
+    /// EIO: `fail` keeps it until it is detached, `remove` removes it, also in use.
+    #[arg(
+        long,
+        value_name = "FATE",
+        value_enum,
+        default_value = "fail",
+        hide_possible_values = true
+    )]
+    on_loss: OnLoss,
 
     /// Serve the device from this process, until a signal or `nvmf detach`; messages go to standard
     /// error. A device that is in use at a signal waits to be recovered.
@@ -110,6 +124,13 @@ struct Threads {
     /// Numbers of the queues.
     reports: Vec<watch::Receiver<Report>>,
     ends: UnboundedReceiver<Result<(), Failure>>,
+}
+
+/// Reason for which this process ends its device.
+enum Cause {
+    Signal(TerminationSignal),
+    /// The controller was given up, for this reason.
+    Loss(String),
 }
 
 /// Reports of one thread: that it serves, and how that ended.
@@ -209,7 +230,7 @@ fn serve(
     let started = start(control, &info, is_new, &mut connection, &mut threads);
     let outcome = started.and_then(|entry| {
         let threads = threads.as_mut().expect("they were started");
-        wait(control, &info, &mut connection, (threads, outputs), entry)
+        wait(control, &info, &mut connection, (threads, outputs), (entry, arguments.on_loss))
     });
     if let Some(threads) = threads {
         if outcome.is_err() {
@@ -217,22 +238,41 @@ fn serve(
         }
         threads.join();
     }
+    finish(control, &info, is_new, connection, outcome)
+}
+
+/// Deletes a device that this process has stopped, or made and not started, and disconnects.
+fn finish(
+    control: &mut Control,
+    info: &DeviceInfo,
+    is_new: bool,
+    connection: Connection,
+    mut outcome: Result<End, Failure>,
+) -> Result<(), Failure> {
     let Connection { runtime, controller, pollers, .. } = connection;
     drop(pollers);
     // The device is closed: nothing but its deletion is left.
     let delete = match &outcome {
-        Ok(delete) => *delete,
+        Ok(end) => matches!(end, End::Stopped | End::Lost(_)),
         Err(_) => is_new && control.info(info.id()).is_ok_and(|now| now.process().is_none()),
     };
     if delete {
         let _ = Entry::remove(info.id());
-        let deleted = control.delete(&info).map_err(device::failure);
-        outcome.and(deleted)?;
-        runtime.runtime.block_on(controller.shutdown());
-        return Ok(());
+        let deleted = match &outcome {
+            Ok(End::Lost(_)) => control.delete_when_closed(info).map(drop),
+            _ => control.delete(info),
+        };
+        let deleted = deleted.map_err(device::failure);
+        outcome = outcome.and_then(|end| deleted.map(|()| end));
     }
     runtime.runtime.block_on(controller.shutdown());
-    outcome.map(drop)
+    match outcome? {
+        End::Lost(reason) => Err(Failure::failed(format!(
+            "{} was removed, since its controller is gone: {reason}",
+            device::path(info.id())
+        ))),
+        End::Detached | End::Left | End::Stopped => Ok(()),
+    }
 }
 
 /// Starts the threads, then the device.
@@ -294,51 +334,61 @@ fn until_superseded(id: u32, connection: &Connection) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Waits for the end of the device. Returns true if it is then to be deleted: it was stopped here.
+/// Waits for the end of the device.
 fn wait(
     control: &mut Control,
     info: &DeviceInfo,
     connection: &mut Connection,
     (threads, outputs): (&mut Threads, MetricsOutputs),
-    mut entry: Entry,
-) -> Result<bool, Failure> {
+    (entry, on_loss): (Entry, OnLoss),
+) -> Result<End, Failure> {
     let path = device::path(info.id());
-    let Connection { runtime, options, changes, controller, reports, .. } = connection;
+    let Connection { runtime, options, changes, controller, reports, namespace, .. } = connection;
     let metrics = Metrics::new(options, Some(path.clone()), Some(threads.reporting()));
     let reports = reports.take().expect("nothing else takes them");
     let _writers = outputs.start(runtime.runtime.handle(), &metrics);
-    let signal = runtime.runtime.block_on(async {
+    let sectors = control.parameters(info).map_err(device::failure)?.sectors;
+    let mut device =
+        ServedDevice { control, info: *info, controller, namespace: namespace.id, sectors, entry };
+    let cause = runtime.runtime.block_on(async {
+        let mut events = controller.events();
         let mut follow = std::pin::pin!(metrics.follow(controller, reports));
+        device.follow_namespace();
         loop {
             tokio::select! {
                 () = &mut follow => {}
                 Some(change) = changes.next() => {
-                    output::print_message(format_args!("nvmf: {path}: {change}"));
-                    if change.state == LifecycleState::Live {
-                        entry.add_controller(controller.negotiated().controller);
-                        if let Err(error) = entry.write() {
-                            output::print_message(format_args!("nvmf: {path}: its entry: {error}"));
-                        }
+                    let reason = device.change_state(&change);
+                    if let Some(reason) = reason.filter(|_| on_loss == OnLoss::Remove) {
+                        return Ok(Some(Cause::Loss(reason)));
                     }
                 }
-                signal = runtime.shutdown.received() => return Ok(Some(signal)),
+                Some(event) = events.next() => device.event(&event),
+                signal = runtime.shutdown.received() => return Ok(Some(Cause::Signal(signal))),
                 ended = threads.ends.recv() => {
                     return ended.unwrap_or(Ok(())).map(|()| None);
                 }
             }
         }
     })?;
-    let Some(signal) = signal else { return Ok(false) };
-    let info = control.info(info.id()).map_err(device::failure)?;
-    if device::stop(control, &info, false)? {
-        return Ok(true);
-    }
+    let Some(cause) = cause else { return Ok(End::Detached) };
     let id = info.id();
-    output::print_message(format_args!(
-        "nvmf: ended by {signal}; {path} is in use, and waits for `nvmf attach --recover {id}`"
-    ));
-    threads.requests.leave();
-    Ok(false)
+    let info = control.info(id).map_err(device::failure)?;
+    match cause {
+        Cause::Loss(reason) => {
+            device::stop(control, &info, true)?;
+            Ok(End::Lost(reason))
+        }
+        Cause::Signal(_) if device::stop(control, &info, false)? => Ok(End::Stopped),
+        Cause::Signal(signal) => {
+            output::print_message(format_args!(
+                "nvmf: ended by {signal}; {path} is in use, and waits for \
+                 `nvmf attach --recover {id}`"
+            ));
+            threads.requests.leave();
+            Ok(End::Left)
+        }
+    }
 }
 
 impl Threads {

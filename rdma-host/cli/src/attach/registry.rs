@@ -28,6 +28,12 @@ pub(super) struct Entry {
     pub(super) nsid: u32,
     /// Identifier of the namespace: UUID, NGUID or EUI64; none if it has none.
     pub(super) namespace: Option<String>,
+    /// Size of the namespace in bytes; the device may not have followed it.
+    #[serde(default)]
+    pub(super) namespace_bytes: u64,
+    /// Reason for which all requests fail, if they do.
+    #[serde(default)]
+    pub(super) failure: Option<String>,
     /// Controllers that may still execute its writes: the present one, and the one before it.
     pub(super) controllers: Vec<u16>,
 }
@@ -47,6 +53,8 @@ impl Entry {
             host: options.host.nqn.to_string(),
             nsid: info.id.0,
             namespace: identifier(info),
+            namespace_bytes: sectors(info) << 9,
+            failure: None,
             controllers: vec![negotiated.controller.0],
         }
     }
@@ -103,6 +111,11 @@ pub(super) fn identifier(info: &NamespaceInfo) -> Option<String> {
     let uuid = info.uuid.map(|id| format!("uuid.{id}"));
     let nguid = info.nguid.map(|id| format!("eui.{}", id.simple()));
     uuid.or(nguid).or(info.eui64.map(|id| format!("eui.{id}")))
+}
+
+/// Size of a namespace in sectors of 512 bytes.
+pub(super) fn sectors(info: &NamespaceInfo) -> u64 {
+    info.blocks.saturating_mul(u64::from(info.block_size >> 9)).min(u64::MAX >> 9)
 }
 
 /// Folder of this user.

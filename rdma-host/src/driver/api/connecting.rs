@@ -85,10 +85,11 @@ impl<P: Provider> Connecting<P> {
             Some(group) => Arc::clone(&group.fence),
             None => Arc::new(SharedFence::new(options.fence.clone())),
         };
+        let connection = ConnectionWatch::new(fence);
         let shared = Arc::new(ControllerShared {
-            connection: ConnectionWatch::new(fence),
             group,
-            registry: Arc::new(NamespaceRegistry::default()),
+            registry: Arc::new(NamespaceRegistry::new(connection.summary())),
+            connection,
             changes: changes.downgrade(),
             authentication: parking_lot::Mutex::new(options.authentication.clone()),
         });

@@ -245,6 +245,17 @@ impl<P: Provider> Controller<P> {
         Ok(info)
     }
 
+    /// Latest identification of a namespace that was identified before, which is repeated after a
+    /// reconnect and when the controller says that the namespace has changed. Sends no command.
+    ///
+    /// # Errors
+    ///
+    /// [`Misuse::NamespaceReplaced`] if its id belongs to another namespace now, commands to which
+    /// are refused; [`Misuse::NoNamespace`] if it was not identified before.
+    pub fn latest_namespace(&self, id: NamespaceId) -> Result<NamespaceInfo, Misuse> {
+        self.shared.registry.latest(id)
+    }
+
     /// Reads the Identify Controller data structure, 4,096 bytes as the controller sends them;
     /// [`controller_fields`](crate::wire::controller_fields) names its fields.
     ///

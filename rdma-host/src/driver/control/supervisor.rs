@@ -222,7 +222,6 @@ impl<P: Provider> Supervisor<P> {
             domain,
             device,
             memory,
-            replaced: self.shared.registry.replaced(),
             mailboxes: io.into_iter().map(PollerMailbox::new).collect(),
             timed_out: sender,
         });

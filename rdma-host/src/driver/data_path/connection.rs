@@ -23,7 +23,7 @@ use crate::{
         runtime,
     },
     proto::{Association, Negotiated},
-    wire::{CommandId, NamespaceId, QueueId},
+    wire::{CommandId, QueueId},
 };
 
 /// Connection of a controller. Constant while it is live, except for the outcomes of a
@@ -40,8 +40,6 @@ pub(crate) struct Connection<P: Provider> {
     /// Limits of the RDMA device.
     pub(crate) device: Limits,
     pub(crate) memory: MemoryReport,
-    /// Namespaces whose id belongs to another namespace than the one that was identified.
-    pub(crate) replaced: Vec<NamespaceId>,
     /// One per poller that has queues, in the order of the pollers. Pollers beyond have none.
     pub(crate) mailboxes: Vec<PollerMailbox<P>>,
     /// Commands to abort, for the admin queue.

@@ -1,4 +1,4 @@
-//! Namespaces in use, compared after a reconnect: their ids may belong to others then.
+//! Namespaces in use, compared after a reconnect or a change: their ids may belong to others then.
 
 use std::{
     collections::BTreeMap,
@@ -10,12 +10,18 @@ use std::{
 
 use parking_lot::Mutex;
 
-use crate::wire::{NamespaceId, NamespaceInfo};
+use crate::{
+    driver::data_path::live_summary::LiveSummary,
+    error::Misuse,
+    wire::{NamespaceId, NamespaceInfo},
+};
 
 /// Namespaces that were identified on a controller.
 #[derive(Default)]
 pub(crate) struct NamespaceRegistry {
     known: Mutex<BTreeMap<NamespaceId, KnownNamespace>>,
+    /// Told whether a namespace is replaced.
+    summary: Arc<LiveSummary>,
 }
 
 struct KnownNamespace {
@@ -43,6 +49,11 @@ impl NamespaceEntry {
 }
 
 impl NamespaceRegistry {
+    /// Creates the registry of a controller, by what the path of each of its commands reads.
+    pub(crate) fn new(summary: Arc<LiveSummary>) -> Self {
+        Self { known: Mutex::default(), summary }
+    }
+
     /// Adds a namespace that was identified. If it differs from the one of the same id, that one is
     /// replaced.
     pub(crate) fn insert(&self, info: NamespaceInfo) -> Arc<NamespaceEntry> {
@@ -57,6 +68,7 @@ impl NamespaceRegistry {
         if let Some(old) = known.insert(info.id, new) {
             old.entry.replaced.store(true, Ordering::Relaxed);
         }
+        self.summary.set_replaced(known.values().any(|known| known.entry.is_replaced()));
         entry
     }
 
@@ -64,7 +76,17 @@ impl NamespaceRegistry {
         self.known.lock().keys().copied().collect()
     }
 
-    /// Latest identification of a namespace.
+    /// Latest identification of a namespace in use.
+    pub(crate) fn latest(&self, id: NamespaceId) -> Result<NamespaceInfo, Misuse> {
+        let known = self.known.lock();
+        let known = known.get(&id).ok_or(Misuse::NoNamespace(id))?;
+        if known.entry.is_replaced() {
+            return Err(Misuse::NamespaceReplaced(id));
+        }
+        Ok(known.info)
+    }
+
+    /// Latest identification of a namespace, or of the one that was replaced.
     pub(crate) fn info(&self, id: NamespaceId) -> Option<NamespaceInfo> {
         self.known.lock().get(&id).map(|known| known.info)
     }
@@ -79,6 +101,7 @@ impl NamespaceRegistry {
             known.update(now);
         } else {
             known.entry.replaced.store(true, Ordering::Relaxed);
+            self.summary.set_replaced(true);
         }
         same
     }
@@ -86,11 +109,6 @@ impl NamespaceRegistry {
     /// Returns true if the id belongs to another namespace than the one that was identified.
     pub(crate) fn is_replaced(&self, id: NamespaceId) -> bool {
         self.known.lock().get(&id).is_some_and(|known| known.entry.is_replaced())
-    }
-
-    pub(crate) fn replaced(&self) -> Vec<NamespaceId> {
-        let known = self.known.lock();
-        known.iter().filter(|(_, known)| known.entry.is_replaced()).map(|(&id, _)| id).collect()
     }
 }
 

@@ -176,7 +176,6 @@ impl<P: Provider> Poller<P> {
         let queues = set.as_ref().map_or(0, |set| set.queues.len());
         let (generation, pending) = (connection.generation, self.pending.len());
         tracing::debug!(parent: &connection.span, generation, queues, pending, "queues were taken");
-        link.replaced.clone_from(&connection.replaced);
         link.retry = CommandRetry::new(&connection.negotiated().info, link.resend);
         link.connection = Some(connection);
         link.is_holding = false;
@@ -213,7 +212,7 @@ impl<P: Provider> Poller<P> {
     /// a namespace replaced, or the write fence closed.
     #[inline]
     pub(super) fn is_guarded(&self) -> bool {
-        !self.summary.is_unfenced(self.unguarded)
+        !self.summary.is_unguarded(self.unguarded)
     }
 
     /// Returns true if another poller or the admin queue reported the loss of the connection. The
@@ -224,19 +223,11 @@ impl<P: Provider> Poller<P> {
     }
 
     /// Error of a command to a replaced namespace; `None` for any other command.
-    pub(super) fn reject_if_replaced(&mut self, command: &Command) -> Option<Error> {
-        let link = self.link.as_mut()?;
-        if link.replaced.is_empty() {
-            return None;
-        }
+    pub(super) fn reject_if_replaced(&self, command: &Command) -> Option<Error> {
+        let link = self.link.as_ref().filter(|link| link.summary.has_replaced())?;
         let namespace = command.sqe.namespace();
-        let index = link.replaced.iter().position(|&replaced| replaced == namespace)?;
-        if link.registry.is_replaced(namespace) {
-            return Some(Misuse::NamespaceReplaced(namespace).into());
-        }
-        link.replaced.swap_remove(index); // identified again since
-        self.unguarded = link.unguarded();
-        None
+        let is_replaced = link.registry.is_replaced(namespace);
+        is_replaced.then(|| Misuse::NamespaceReplaced(namespace).into())
     }
 
     /// Returns true if the live connection has no queue for this poller.

@@ -13,7 +13,6 @@ use crate::{
         namespace_registry::NamespaceRegistry,
     },
     proto::{CommandRetry, UnansweredWrite},
-    wire::NamespaceId,
 };
 
 /// Link of a poller to its controller, which supplies the queues of each connection.
@@ -25,8 +24,6 @@ pub(super) struct Link<P: Provider> {
     pub(super) registry: Arc<NamespaceRegistry>,
     /// Connection that the queues belong to; the previous one while there are none.
     pub(super) connection: Option<Arc<Connection<P>>>,
-    /// Namespaces whose commands are refused until they have been identified again.
-    pub(super) replaced: Vec<NamespaceId>,
     /// Rules for commands that fail on this connection.
     pub(super) retry: CommandRetry,
     /// True while commands to be retried, or behind the write fence, are pending.
@@ -57,7 +54,6 @@ impl<P: Provider> Link<P> {
             watch,
             registry,
             connection: None,
-            replaced: Vec::new(),
             retry: CommandRetry::default(),
             is_holding: false,
             unanswered: Vec::new(),
@@ -83,11 +79,10 @@ impl<P: Provider> Link<P> {
         self.connection.as_ref()?.mailboxes.get(self.index)
     }
 
-    /// Generation for which a command needs no check: that of the connection while `replaced` is
-    /// empty and no command is held, else [`u64::MAX`]. The poller keeps it, so that all these are
-    /// one comparison on the path of each command, and asks again after a change of any.
+    /// Generation for which a command needs no check: that of the connection while no command is
+    /// held, else [`u64::MAX`]. The poller keeps it, so that all these are one comparison on the
+    /// path of each command, and asks again after a change of any.
     pub(super) fn unguarded(&self) -> u64 {
-        let needs_check = self.is_holding || !self.replaced.is_empty();
-        if needs_check { u64::MAX } else { self.generation() }
+        if self.is_holding { u64::MAX } else { self.generation() }
     }
 }

@@ -41,7 +41,7 @@ impl<P: Provider> Poller<P> {
     /// Error of a command that may not wait for room in the queues. It may where the owner's
     /// commands do not fill them: the room is taken by an internal command, or by sends whose
     /// completions are outstanding.
-    fn refuse_to_wait_for_room(&mut self, command: &Command) -> Option<Error> {
+    fn refuse_to_wait_for_room(&self, command: &Command) -> Option<Error> {
         if self.internal.is_none() && self.room() == 0 {
             return Some(Misuse::QueuesFull.into());
         }
@@ -113,6 +113,9 @@ impl<P: Provider> Poller<P> {
         index: usize,
         mut pending: PendingCommand,
     ) -> Result<(), SubmitError> {
+        if let Some(error) = self.reject_if_replaced(&pending.command) {
+            return Err(SubmitError::new(error, pending.command));
+        }
         if pending.command.sqe.is_fused() {
             let submitted = self.submit_fused(index, &mut pending.command, pending.started);
             return submitted.map_err(|error| SubmitError::new(error, pending.command));
