@@ -7,6 +7,8 @@
 mod changes;
 #[path = "attach/metrics.rs"]
 mod metrics;
+#[path = "attach/sharing.rs"]
+mod sharing;
 
 use std::{
     fs::{self, File},
@@ -140,7 +142,7 @@ impl Fio {
         let verify = ["--verify=crc32c", "--verify_fatal=1", "--verify_state_save=0"];
         Self::run(
             device,
-            &[&["--rw=randwrite", "--bs=4k-64k", "--size=16m", &loops][..], &verify].concat(),
+            &[&["--rw=randwrite", "--bsrange=4k-64k", "--size=16m", &loops][..], &verify].concat(),
         )
     }
 

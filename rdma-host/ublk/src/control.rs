@@ -4,17 +4,24 @@ use std::{
     fs::{File, OpenOptions},
     io::{self, ErrorKind},
     os::unix::fs::OpenOptionsExt,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use rustix::fs::Access;
+use verbs::SharedMemory;
 use zerocopy::IntoBytes;
 
 use crate::{
     device::Device,
     error::Error,
-    layout::{ControlCommand, DEPTH_MAX, Info, Parameters, RawParameters, command, flag},
+    layout::{
+        BUFFER_BYTES_MAX, BufferRegistration, ControlCommand, DEPTH_MAX, Info, Parameters,
+        RawParameters, command, flag,
+    },
     sys::ControlRing,
 };
 
@@ -104,6 +111,8 @@ pub struct DeviceOptions {
     /// True if the process that serves the device copies the data of requests, not the driver; for
     /// devices of privileged users.
     pub user_copy: bool,
+    /// True if memory is [shared](Control::share) with the programs that use the device.
+    pub shares_memory: bool,
     /// True for a device of a user without `CAP_SYS_ADMIN`.
     pub unprivileged: bool,
 }
@@ -137,6 +146,12 @@ impl Features {
     #[must_use]
     pub fn update_size(self) -> bool {
         self.0 & flag::UPDATE_SIZE != 0
+    }
+
+    /// Requests whose data is in memory shared with a program: Linux 7.1.
+    #[must_use]
+    pub fn shared_memory(self) -> bool {
+        self.0 & flag::SHARED_MEMORY != 0
     }
 
     /// Copying of data by the process that serves a device: Linux 6.5.
@@ -203,6 +218,12 @@ impl DeviceInfo {
         }
     }
 
+    /// True if memory can be [shared](Control::share) with the programs that use the device.
+    #[must_use]
+    pub fn shares_memory(&self) -> bool {
+        self.0.flags & flag::SHARED_MEMORY != 0
+    }
+
     fn user_copy(&self) -> bool {
         self.0.flags & flag::USER_COPY != 0
     }
@@ -249,8 +270,8 @@ impl Control {
     ///
     /// When the driver refuses.
     pub fn add(&mut self, options: &DeviceOptions) -> Result<DeviceInfo, Error> {
-        let DeviceOptions { id, queues, depth, bytes_max, recovery, user_copy, unprivileged } =
-            *options;
+        let DeviceOptions { id, queues, depth, bytes_max, recovery, user_copy, .. } = *options;
+        let DeviceOptions { shares_memory, unprivileged, .. } = *options;
         let id = id.unwrap_or(ANY);
         let set = |condition: bool, bit: u64| if condition { bit } else { 0 };
         let mut info = Info {
@@ -262,6 +283,7 @@ impl Control {
                 | flag::USER_RECOVERY
                 | set(recovery == Recovery::Reissue, flag::USER_RECOVERY_REISSUE)
                 | set(user_copy, flag::USER_COPY)
+                | set(shares_memory, flag::SHARED_MEMORY)
                 | set(unprivileged, flag::UNPRIVILEGED),
             ..Info::default()
         };
@@ -346,7 +368,8 @@ impl Control {
             }
         };
         let DeviceInfo(Info { queues, depth, bytes_max, .. }) = info;
-        Ok(Arc::new(Device { file, queues, depth, bytes_max, user_copy }))
+        let has_shared = AtomicBool::new(false);
+        Ok(Arc::new(Device { file, queues, depth, bytes_max, user_copy, has_shared }))
     }
 
     /// Starts a device all queues of which are served, by this process. The kernel reads from it
@@ -401,6 +424,39 @@ impl Control {
     pub fn resize(&mut self, device: &DeviceInfo, sectors: u64) -> Result<(), Error> {
         let call = Call::new("UPDATE_SIZE", command::UPDATE_SIZE).with_data(sectors);
         self.of(call, device, &mut [])
+    }
+
+    /// Most bytes of memory that can be shared.
+    pub const SHARED_BYTES_MAX: u64 = BUFFER_BYTES_MAX;
+
+    /// Shares memory, of whole pages, with the programs that use a device of this process:
+    /// [requests](crate::Request::shared_offset) with data there are not copied. The memory that a
+    /// process before this one shared is no longer. Waits for the requests of a started device,
+    /// which its queues must serve meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// When the device was not made for that, or the driver cannot pin the memory.
+    pub fn share(
+        &mut self,
+        info: &DeviceInfo,
+        device: &Device,
+        memory: &SharedMemory,
+    ) -> Result<(), Error> {
+        let call = Call::new("UNREG_BUF", command::UNREGISTER_BUFFER).within(START_TIMEOUT);
+        match self.of(call, info, &mut []) {
+            Err(error) if error.errno() != Some(libc::ENOENT) => return Err(error),
+            _ => {}
+        }
+        let (address, length) = (memory.address(), memory.len() as u64);
+        let mut buffer = BufferRegistration { address, length, flags: 0, reserved: 0 };
+        // No request has its data in such memory now; one of this memory may, before the driver
+        // answers.
+        device.has_shared.store(true, Ordering::Relaxed);
+        let call = Call::new("REG_BUF", command::REGISTER_BUFFER).within(START_TIMEOUT);
+        let shared = self.of(call, info, buffer.as_mut_bytes());
+        device.has_shared.store(shared.is_ok(), Ordering::Relaxed);
+        shared
     }
 
     /// Ends a device: its requests fail, though it may be open.

@@ -1,6 +1,6 @@
 //! Device that is served.
 
-use std::fs::File;
+use std::{fs::File, sync::atomic::AtomicBool};
 
 /// Device that this process serves: its file, and its limits as the driver has them.
 #[derive(Debug)]
@@ -11,6 +11,8 @@ pub struct Device {
     pub(crate) bytes_max: u32,
     /// True if this process copies the data of requests, not the driver.
     pub(crate) user_copy: bool,
+    /// True if this process has the memory that the driver knows as shared.
+    pub(crate) has_shared: AtomicBool,
 }
 
 impl Device {

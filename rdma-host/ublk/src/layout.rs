@@ -26,6 +26,8 @@ pub(crate) mod command {
     pub(crate) const DELETE_ASYNC: u32 = ioctl_number(READ, 0x14, SIZE);
     pub(crate) const UPDATE_SIZE: u32 = ioctl_number(READ_WRITE, 0x15, SIZE);
     pub(crate) const TRY_STOP: u32 = ioctl_number(READ_WRITE, 0x17, SIZE);
+    pub(crate) const REGISTER_BUFFER: u32 = ioctl_number(READ_WRITE, 0x18, SIZE);
+    pub(crate) const UNREGISTER_BUFFER: u32 = ioctl_number(READ_WRITE, 0x19, SIZE);
 }
 
 /// Commands to /dev/ublkcN.
@@ -45,6 +47,7 @@ pub(crate) mod flag {
     pub(crate) const UPDATE_SIZE: u64 = 1 << 10;
     pub(crate) const BATCH_IO: u64 = 1 << 15;
     pub(crate) const SAFE_STOP: u64 = 1 << 17;
+    pub(crate) const SHARED_MEMORY: u64 = 1 << 19;
 }
 
 /// Position in /dev/ublkcN at which the data of a request begins, for a process that copies it.
@@ -134,6 +137,19 @@ pub(crate) struct IoCommand {
     pub(crate) address: u64,
 }
 
+/// struct ublk_shmem_buf_reg.
+#[repr(C)]
+#[derive(Clone, Copy, FromBytes, Immutable, IntoBytes, KnownLayout)]
+pub(crate) struct BufferRegistration {
+    pub(crate) address: u64,
+    pub(crate) length: u64,
+    pub(crate) flags: u32,
+    pub(crate) reserved: u32,
+}
+
+/// Maximum length of [`BufferRegistration`]; offsets have 32 bits.
+pub(crate) const BUFFER_BYTES_MAX: u64 = 1 << 32;
+
 /// struct ublksrv_io_desc: a request, in memory that the driver writes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, FromBytes, Immutable, KnownLayout)]
@@ -144,12 +160,22 @@ pub(crate) struct IoDescriptor {
     pub(crate) address: u64,
 }
 
+impl IoDescriptor {
+    /// Offset of the data in the registered buffer, which has index 0, if it is there.
+    pub(crate) fn buffer_offset(&self) -> Option<u32> {
+        const IN_BUFFER: u32 = 1 << 19;
+        let is_there = self.operation_flags & IN_BUFFER != 0;
+        is_there.then(|| u32::try_from(self.address).expect("no other buffer is registered"))
+    }
+}
+
 const _: () = {
     assert!(size_of::<ControlCommand>() == 32);
     assert!(size_of::<Info>() == 64);
     assert!(size_of::<RawParameters>() == RawParameters::LENGTH as usize);
     assert!(size_of::<IoCommand>() == 16);
     assert!(size_of::<IoDescriptor>() == 24);
+    assert!(size_of::<BufferRegistration>() == 24);
 };
 
 /// Properties of a device that the block layer is told of.

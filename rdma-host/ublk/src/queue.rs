@@ -1,6 +1,10 @@
 //! Hardware queues: requests and their completions.
 
-use std::{os::fd::BorrowedFd, sync::Arc, time::Duration};
+use std::{
+    os::fd::BorrowedFd,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use verbs::SharedMemory;
 
@@ -46,6 +50,18 @@ pub struct Request {
     pub sector: u64,
     /// Number of sectors of 512 bytes.
     pub sectors: u32,
+    /// Place of the data in the memory that is [shared](crate::Control::share), in bytes from its
+    /// start, if it is there.
+    pub shared_offset: Option<u32>,
+}
+
+/// Request of a tag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum TagState {
+    /// The driver has the tag, or its data is being copied.
+    Free,
+    /// The owner of the queue has the request.
+    Taken { is_shared: bool },
 }
 
 /// Hardware queue of a device, for the thread that made it.
@@ -56,11 +72,8 @@ pub struct Request {
 /// ```
 pub struct Queue {
     ring: QueueRing,
-    bytes_max: u32,
-    /// True if this process copies data, not the driver.
-    user_copy: bool,
-    /// True for each tag whose request is with the owner of the queue.
-    taken: Box<[bool]>,
+    device: Arc<Device>,
+    tags: Box<[TagState]>,
     /// Number of tags that the driver has given back for good.
     ended: u16,
 }
@@ -73,20 +86,20 @@ impl Queue {
     ///
     /// When the memory is too small, or the process may have no io_uring.
     pub fn new(device: &Arc<Device>, index: u16, memory: SharedMemory) -> Result<Self, Error> {
-        let Device { depth, bytes_max, user_copy, .. } = **device;
+        let Device { depth, bytes_max, .. } = **device;
         if memory.len() < device.memory_bytes() {
             return Err(Error::Memory { bytes: memory.len(), depth, bytes_max });
         }
         let ring = QueueRing::new(device, index, memory).map_err(Error::Ring)?;
-        let taken = vec![false; usize::from(depth)].into_boxed_slice();
-        Ok(Self { ring, bytes_max, user_copy, taken, ended: 0 })
+        let tags = vec![TagState::Free; usize::from(depth)].into_boxed_slice();
+        Ok(Self { ring, device: Arc::clone(device), tags, ended: 0 })
     }
 
     /// Place of the data of a request in the memory, in bytes from its start.
     #[inline]
     #[must_use]
     pub fn offset(&self, tag: u16) -> usize {
-        usize::from(tag) * self.bytes_max as usize
+        usize::from(tag) * self.device.bytes_max as usize
     }
 
     /// Next request, if there is one, with its data in the memory if it is a write. Makes no system
@@ -98,18 +111,22 @@ impl Queue {
                 Event::Wake => {}
                 Event::Request(tag) => {
                     let request = self.request(tag);
-                    if self.user_copy && request.has_data() {
-                        self.ring.copy_from_request(tag, request.copied_bytes());
-                    } else {
-                        self.taken[usize::from(tag)] = true;
-                        return Some(request);
+                    match request.shared_offset {
+                        Some(_) if self.device.has_shared.load(Ordering::Relaxed) => {
+                            return Some(self.take(request));
+                        }
+                        // A process before this one shared the memory. The driver copies nothing.
+                        Some(_) if !self.device.user_copy => self.ring.commit(tag, -libc::EIO),
+                        _ if self.device.user_copy && request.has_data() => {
+                            self.ring.copy_from_request(tag, request.copied_bytes());
+                        }
+                        _ => return Some(self.take(Request { shared_offset: None, ..request })),
                     }
                 }
                 Event::Copied { tag, result } => {
-                    let request = self.request(tag);
+                    let request = Request { shared_offset: None, ..self.request(tag) };
                     if request.is_whole(result) {
-                        self.taken[usize::from(tag)] = true;
-                        return Some(request);
+                        return Some(self.take(request));
                     }
                     // Not for want of life: a process that was killed does not come here.
                     self.ring.commit(tag, -libc::EIO);
@@ -117,6 +134,12 @@ impl Queue {
                 Event::Ended => self.ended += 1,
             }
         }
+    }
+
+    fn take(&mut self, request: Request) -> Request {
+        let is_shared = request.shared_offset.is_some();
+        self.tags[usize::from(request.tag)] = TagState::Taken { is_shared };
+        request
     }
 
     fn request(&self, tag: u16) -> Request {
@@ -131,9 +154,11 @@ impl Queue {
     /// When there is no request with this tag.
     #[inline]
     pub fn complete(&mut self, tag: u16, result: i32) {
-        assert!(std::mem::take(&mut self.taken[usize::from(tag)]), "tag {tag} was completed");
+        let state = std::mem::replace(&mut self.tags[usize::from(tag)], TagState::Free);
+        assert_ne!(state, TagState::Free, "tag {tag} was completed");
+        let is_copied = self.device.user_copy && state == TagState::Taken { is_shared: false };
         match u32::try_from(result) {
-            Ok(bytes @ 1..) if self.user_copy && self.request(tag).operation == Operation::Read => {
+            Ok(bytes @ 1..) if is_copied && self.request(tag).operation == Operation::Read => {
                 self.ring.copy_and_commit(tag, bytes);
             }
             _ => self.ring.commit(tag, result),
@@ -165,7 +190,7 @@ impl Queue {
     #[inline]
     #[must_use]
     pub fn is_ended(&self) -> bool {
-        usize::from(self.ended) == self.taken.len()
+        usize::from(self.ended) == self.tags.len()
     }
 }
 
@@ -183,7 +208,8 @@ impl Request {
             5 => Operation::WriteZeroes { no_unmap: has(NO_UNMAP) },
             other => Operation::Other(other),
         };
-        Self { tag, operation, sector, sectors }
+        let shared_offset = descriptor.buffer_offset();
+        Self { tag, operation, sector, sectors, shared_offset }
     }
 
     /// True if data goes from the request to the device.
@@ -230,17 +256,29 @@ mod tests {
             (4, Operation::Other(4)),
             (18, Operation::Other(18)),
         ] {
-            let expected = Request { tag: 3, operation, sector: 16, sectors: 8 };
+            let expected =
+                Request { tag: 3, operation, sector: 16, sectors: 8, shared_offset: None };
             assert_eq!(request(flags), expected, "{flags:#x}");
         }
         assert_eq!(request(0).bytes(), 4096);
+    }
+
+    #[test]
+    fn data_is_in_shared_memory_if_the_driver_says_so() {
+        let address = 0xffff_f000;
+        let request = |operation_flags| {
+            Request::new(0, IoDescriptor { operation_flags, sectors: 8, sector: 0, address })
+        };
+        assert_eq!(request(1).shared_offset, None);
+        assert_eq!(request(1 | 1 << 19).shared_offset, Some(0xffff_f000));
     }
 
     /// No part of a write is executed.
     #[test]
     fn a_write_is_whole_or_fails() {
         let write = Operation::Write { force_unit_access: false };
-        let write = Request { tag: 3, operation: write, sector: 16, sectors: 8 };
+        let write =
+            Request { tag: 3, operation: write, sector: 16, sectors: 8, shared_offset: None };
         let read = Request { operation: Operation::Read, ..write };
         assert!(write.is_whole(4096) && !read.is_whole(4096));
         for result in [-libc::EINVAL, 0, 512, 4095] {

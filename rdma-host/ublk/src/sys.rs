@@ -98,14 +98,16 @@ impl ControlRing {
     }
 }
 
-/// Submits, and waits for a completion, a signal or the end of the time.
-fn enter(submitter: &io_uring::Submitter<'_>, limit: Duration) -> io::Result<()> {
+/// Submits, and waits for a completion, a signal or the end of the time. Returns the number of
+/// entries that the kernel took.
+fn enter(submitter: &io_uring::Submitter<'_>, limit: Duration) -> io::Result<usize> {
     let timespec = types::Timespec::from(limit);
     let arguments = types::SubmitArgs::new().timespec(&timespec);
     match submitter.submit_with_args(1, &arguments) {
-        Ok(_) => Ok(()),
+        Ok(submitted) => Ok(submitted),
+        // Errors of the wait, or of the first entry: the kernel took none.
         Err(error) => match error.raw_os_error() {
-            Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN) => Ok(()),
+            Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN) => Ok(0),
             _ => Err(error),
         },
     }
@@ -255,18 +257,29 @@ impl QueueRing {
         unsafe { descriptor.read_volatile() }
     }
 
-    /// Submits what was pushed; returns true if that was something.
+    /// Submits what was pushed; returns true if that was something. Without memory the kernel takes
+    /// no more entries: the rest is submitted by the next call.
     pub(crate) fn submit(&mut self) -> io::Result<bool> {
         if self.queued == 0 {
             return Ok(false);
         }
-        self.queued = 0;
-        loop {
-            match self.ring.submit() {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                outcome => return outcome.map(|_| true),
-            }
+        let submitted = submit(&self.ring)?;
+        self.note_submitted(submitted)?;
+        Ok(true)
+    }
+
+    /// Notes entries that the kernel took.
+    ///
+    /// # Errors
+    ///
+    /// When an entry may have been taken without the one that is linked to it: a read would be
+    /// completed though its copy failed. All requests are left to the next process.
+    fn note_submitted(&mut self, submitted: usize) -> io::Result<()> {
+        self.queued -= u16::try_from(submitted).expect("no more than there were");
+        if self.queued > 0 && submitted > 0 && self.device.user_copy {
+            return Err(io::Error::other("the kernel has taken a part of the entries"));
         }
+        Ok(())
     }
 
     pub(crate) fn sleep(
@@ -280,8 +293,22 @@ impl QueueRing {
             self.push_entry(&entry.user_data(WAKE));
             self.is_polling = true;
         }
-        self.queued = 0;
-        enter(&self.ring.submitter(), limit)
+        let submitted = enter(&self.ring.submitter(), limit)?;
+        self.note_submitted(submitted)
+    }
+}
+
+/// Submits; returns the number of entries that the kernel took.
+fn submit(ring: &IoUring) -> io::Result<usize> {
+    loop {
+        match ring.submit() {
+            Err(error) => match error.raw_os_error() {
+                Some(libc::EINTR) => {}
+                Some(libc::EBUSY | libc::EAGAIN) => return Ok(0),
+                _ => return Err(error),
+            },
+            submitted => return submitted,
+        }
     }
 }
 
@@ -313,4 +340,30 @@ pub fn leave_mount_namespace() -> io::Result<()> {
     let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
     mount_change("/", slave)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An entry that is refused ends a submission, as a lack of memory does.
+    #[test]
+    fn the_rest_of_a_submission_is_submitted_by_the_next() {
+        let Ok(mut ring) = IoUring::new(8) else {
+            println!("SKIPPED: this process may have no io_uring");
+            return;
+        };
+        let entry = |number| opcode::Nop::new().build().user_data(number);
+        let refused = entry(1).flags(squeue::Flags::BUFFER_SELECT);
+        for entry in [entry(0), refused, entry(2), entry(3)] {
+            // SAFETY: the entries have no address that the kernel would read or write.
+            unsafe { ring.submission().push(&entry) }.unwrap();
+        }
+        assert_eq!(submit(&ring).unwrap(), 2);
+        assert_eq!(ring.submission().len(), 2, "the kernel left them there");
+        assert_eq!(enter(&ring.submitter(), Duration::from_secs(60)).unwrap(), 2);
+        let numbers: Vec<_> = ring.completion().map(|entry| entry.user_data()).collect();
+        assert_eq!(numbers, [0, 1, 2, 3]);
+        assert_eq!(enter(&ring.submitter(), Duration::ZERO).unwrap(), 0);
+    }
 }

@@ -97,18 +97,18 @@ fn parameters_of(
 }
 
 /// Makes a device, with this number of queues of this depth; requests in flight when its process
-/// ends are given to the next one if `resend` is set. It is deleted again if the driver refuses its
-/// geometry.
+/// ends are given to the next one if `resend` is set, and it shares memory if `shares` is. It is
+/// deleted again if the driver refuses its geometry.
 pub(super) fn add(
     control: &mut Control,
     id: Option<u32>,
     limits: (u16, u16),
     parameters: Parameters,
-    resend: bool,
+    (resend, shares): (bool, bool),
 ) -> Result<DeviceInfo, Failure> {
     // Drivers before Linux 6.5 do not tell, and have none of those that matter.
     let features = control.features().unwrap_or_default();
-    let options = options(id, limits, parameters.bytes_max, resend, features);
+    let options = options(id, limits, parameters.bytes_max, (resend, shares), features);
     let info = control.add(&options).map_err(|error| match (error.errno(), options.id) {
         (Some(errno), Some(id)) if errno == rustix::io::Errno::EXIST.raw_os_error() => {
             Failure::failed(format!("there is {} already; `nvmf list` shows it", path(id)))
@@ -147,6 +147,23 @@ pub(super) fn find(control: &mut Control, id: u32) -> Result<Option<DeviceInfo>,
 pub(super) fn is_absent(error: &ublk::Error) -> bool {
     let absent = [rustix::io::Errno::NODEV, rustix::io::Errno::NOENT];
     error.errno().is_some_and(|errno| absent.iter().any(|no| no.raw_os_error() == errno))
+}
+
+/// Checks that a device which is taken over can share memory, if this is to be.
+pub(super) fn check_sharing(device: &DeviceInfo, shares: bool) -> Result<(), Failure> {
+    let path = path(device.id());
+    match (device.shares_memory(), shares) {
+        (false, true) => Err(Failure::usage(format!(
+            "{path} was attached without --share: recover it without, or detach and attach it"
+        ))),
+        (true, false) => {
+            output::print_message(format_args!(
+                "nvmf: warning: {path} was attached with --share; without it, requests are copied"
+            ));
+            Ok(())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Begins to take a device over, after a check that it is of this namespace.
@@ -200,13 +217,17 @@ fn options(
     id: Option<u32>,
     (queues, depth): (u16, u16),
     bytes_max: u32,
-    resend: bool,
+    (resend, shares_memory): (bool, bool),
     features: Features,
 ) -> DeviceOptions {
     let recovery = if resend { Recovery::Reissue } else { Recovery::Fail };
     let unprivileged = !is_administrator();
-    let user_copy = may_lose_reads(recovery, unprivileged, features) && features.user_copy();
-    DeviceOptions { id, queues, depth, bytes_max, recovery, user_copy, unprivileged }
+    // A process that takes over may not have the memory that this one shares: the driver copies no
+    // request in it. A device of a user without privileges is not taken over.
+    let is_needed =
+        may_lose_reads(recovery, unprivileged, features) || shares_memory && !unprivileged;
+    let user_copy = is_needed && features.user_copy();
+    DeviceOptions { id, queues, depth, bytes_max, recovery, user_copy, shares_memory, unprivileged }
 }
 
 /// True if reads that a process completes when it is killed may fail, where the driver copies their

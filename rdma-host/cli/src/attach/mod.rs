@@ -6,9 +6,11 @@ mod device;
 mod registry;
 mod serve;
 mod served_device;
+mod shared_file;
 mod translate;
 
 use std::{
+    path::PathBuf,
     sync::{Arc, mpsc},
     thread::{Builder, JoinHandle},
     time::Duration,
@@ -16,7 +18,7 @@ use std::{
 
 use clap::Args;
 use rdma_host::{
-    ConnectOptions, Controller, Fence, Poller, StateChanges, WaitMode, Waiter,
+    ConnectOptions, Controller, Fence, Poller, SharedMemory, StateChanges, WaitMode, Waiter,
     error::Misuse,
     wire::{BlockRange, ControllerId, NamespaceInfo},
 };
@@ -24,12 +26,13 @@ use tokio::sync::{
     mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
     watch,
 };
-use ublk::{Control, Device, DeviceInfo};
+use ublk::{Control, Device, DeviceInfo, DeviceState};
 
 use self::{
     registry::Entry,
     serve::{QueueParts, Server},
     served_device::{End, OnLoss, ServedDevice},
+    shared_file::SharedFile,
     translate::Blocks,
 };
 use crate::{
@@ -66,6 +69,11 @@ pub(crate) struct Arguments {
     /// Refuse writes.
     #[arg(long, visible_alias = "ro")]
     read_only: bool,
+
+    /// Memory that programs share with the device (Linux 7.1): a memfd (/proc/PID/fd/N), or a file
+    /// of tmpfs or of huge pages, which they map. Requests with their data there are not copied.
+    #[arg(long, value_name = "FILE")]
+    share: Option<PathBuf>,
 
     /// Fate of the device once the controller is given up (--ctrl-loss-tmo), and requests fail with
     /// EIO: `fail` keeps it until it is detached, `remove` removes it, also in use.
@@ -115,6 +123,8 @@ struct Connection {
     /// For the metrics; none once they have them.
     reports: Option<ControllerReports>,
     namespace: NamespaceInfo,
+    /// Memory that programs share with the device.
+    shared: Option<SharedMemory>,
 }
 
 /// Threads that serve the queues of a device.
@@ -147,6 +157,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
     // Before the folder changes, to which paths are relative.
     let (outputs, options) = (arguments.metrics.open()?, arguments.target.options()?);
+    let shared = arguments.share.as_deref().map(|path| SharedFile::open(path, &mut control));
+    let shared = shared.transpose()?;
     if arguments.daemon {
         daemon::leave_session()?;
     }
@@ -155,7 +167,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         Some(id) => device::find(&mut control, id)?,
         None => None,
     };
-    let connection = Connection::new(arguments, options, former.as_ref())?;
+    if let Some(former) = &former {
+        device::check_sharing(former, shared.is_some())?;
+    }
+    let mut connection = Connection::new(arguments, options, former.as_ref())?;
+    let registered = shared.map(|file| file.register(&connection.controller));
+    connection.shared = registered.transpose()?;
     serve(arguments, &mut control, former, connection, outputs)
 }
 
@@ -198,7 +215,8 @@ impl Connection {
         let namespace = runtime.run(controller.identify_namespace(id))?;
         Misuse::check_no_metadata(&namespace).map_err(rdma_host::Error::from)?;
         let reports = Some(reports);
-        Ok(Self { runtime, options, controller, pollers, changes, reports, namespace })
+        let shared = None;
+        Ok(Self { runtime, options, controller, pollers, changes, reports, namespace, shared })
     }
 }
 
@@ -223,7 +241,8 @@ fn serve(
             let (id, resend) = (arguments.id.or(arguments.recover), options.reconnect.resend);
             let queues = u16::try_from(pollers.len()).expect("as many as were asked for");
             let depth = controller.negotiated().queue_entries - 1;
-            device::add(control, id, (queues, depth), wanted, resend)?
+            let shares = connection.shared.is_some();
+            device::add(control, id, (queues, depth), wanted, (resend, shares))?
         }
     };
     let mut threads = None;
@@ -254,7 +273,10 @@ fn finish(
     // The device is closed: nothing but its deletion is left.
     let delete = match &outcome {
         Ok(end) => matches!(end, End::Stopped | End::Lost(_)),
-        Err(_) => is_new && control.info(info.id()).is_ok_and(|now| now.process().is_none()),
+        // One that was started waits for the next process.
+        Err(_) => {
+            is_new && control.info(info.id()).is_ok_and(|now| now.state() == DeviceState::Dead)
+        }
     };
     if delete {
         let _ = Entry::remove(info.id());
@@ -285,21 +307,30 @@ fn start(
 ) -> Result<Entry, Failure> {
     let device = control.open_device(info.id()).map_err(device::failure)?;
     *threads = Some(Threads::start(&device, connection)?);
-    drop(device);
     if !is_new {
         until_superseded(info.id(), connection)?;
     }
-    let Connection { options, controller, namespace, .. } = connection;
+    let Connection { options, controller, namespace, shared, .. } = connection;
     // Before the device is there: udev asks for it.
     let entry = Entry::new(info.id(), options, &controller.negotiated(), namespace);
     entry.write().map_err(|error| {
         let path = device::path(info.id());
         Failure::failed(format!("the entry of {path} for `nvmf list` and `nvmf detach`: {error}"))
     })?;
+    let share = |control: &mut Control| match &*shared {
+        Some(memory) => control.share(info, &device, memory).map_err(device::failure),
+        None => Ok(()),
+    };
     if is_new {
+        share(control)?;
         control.start(info).map_err(device::failure)?;
     } else {
         control.end_recovery(info).map_err(device::failure)?;
+        // The queues are served: what was shared before is, once its requests have completed.
+        if let Err(error) = share(control) {
+            let path = device::path(info.id());
+            output::print_message(format_args!("nvmf: {path}: its requests are copied: {error}"));
+        }
     }
     output::print_text(&format!("{}\n", device::path(info.id())))?;
     daemon::notify_ready();
@@ -394,7 +425,7 @@ fn wait(
 impl Threads {
     /// Starts a thread for each queue; all of them serve then.
     fn start(device: &Arc<Device>, connection: &mut Connection) -> Result<Self, Failure> {
-        let Connection { controller, pollers, namespace, options, .. } = connection;
+        let Connection { controller, pollers, namespace, options, shared, .. } = connection;
         let (ended, ends) = unbounded_channel();
         let (started, starts) = mpsc::channel();
         let requests = Arc::new(ThreadRequests::default());
@@ -412,6 +443,7 @@ impl Threads {
                 index,
                 poller,
                 memory: controller.allocate_shared(device.memory_bytes())?,
+                shared: shared.clone(),
                 ranges: controller.allocate_many(device.depth().into(), BlockRange::SIZE)?,
                 blocks,
                 requests: Arc::clone(&this.requests),

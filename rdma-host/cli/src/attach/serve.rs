@@ -8,12 +8,12 @@ use rdma_host::{
     wire::Status,
 };
 use tokio::sync::watch;
-use ublk::{Device, Queue, Request};
+use ublk::{Device, Operation, Queue, Request};
 
 use super::translate::Blocks;
 use crate::{
     failure::Failure,
-    metrics::{QueueNumbers, Report, ThreadRequests},
+    metrics::{QueueNumbers, Report, RequestNumbers, ThreadRequests},
 };
 
 /// Parts with which one thread serves a queue.
@@ -22,6 +22,8 @@ pub(super) struct QueueParts {
     pub(super) poller: Poller,
     /// Memory of the data of all requests.
     pub(super) memory: SharedMemory,
+    /// Memory that programs share with the device.
+    pub(super) shared: Option<SharedMemory>,
     /// Memory of the range of a discard, for each request.
     pub(super) ranges: Vec<Buffer>,
     pub(super) blocks: Blocks,
@@ -36,10 +38,12 @@ pub(super) struct Server {
     queue: Queue,
     poller: Poller,
     memory: SharedMemory,
+    shared: Option<SharedMemory>,
     ranges: Vec<Option<Buffer>>,
     blocks: Blocks,
     /// Requests for which the poller has no room yet.
     waiting: VecDeque<Request>,
+    numbers: RequestNumbers,
     /// Result of each request in flight if it succeeds: the number of its bytes.
     results: Vec<i32>,
     requests: Arc<ThreadRequests>,
@@ -56,16 +60,18 @@ const SLEEP_MAX: Duration = Duration::from_millis(200);
 impl Server {
     /// Fetches the requests of the queue, from this thread.
     pub(super) fn new(device: &Arc<Device>, parts: QueueParts) -> Result<Self, Failure> {
-        let QueueParts { index, poller, memory, ranges, blocks, requests, report } = parts;
+        let QueueParts { index, poller, memory, shared, ranges, blocks, requests, report } = parts;
         let queue = Queue::new(device, index, memory.clone()).map_err(Failure::failed)?;
         let depth = usize::from(device.depth());
         Ok(Self {
             queue,
             poller,
             memory,
+            shared,
             ranges: ranges.into_iter().map(Some).collect(),
             blocks,
             waiting: VecDeque::with_capacity(depth),
+            numbers: RequestNumbers::default(),
             results: vec![0; depth],
             requests,
             report,
@@ -86,7 +92,8 @@ impl Server {
             }
             if request != self.reported {
                 self.reported = request;
-                let numbers = QueueNumbers::of(&mut self.poller, self.waiting.len());
+                self.numbers.waiting = self.waiting.len() as u64;
+                let numbers = QueueNumbers::of(&mut self.poller, self.numbers);
                 self.report.send_replace((request, numbers));
             }
             if worked {
@@ -129,10 +136,19 @@ impl Server {
         };
         let (index, bytes) = (usize::from(tag), request.bytes());
         self.results[index] = i32::try_from(bytes).unwrap_or_default();
+        if matches!(request.operation, Operation::Read | Operation::Write { .. }) {
+            self.numbers.count(request.shared_offset.is_some());
+        }
         let data = || {
             let bytes = usize::try_from(bytes).expect("32 bits of sectors");
-            let part = self.memory.part(self.queue.offset(tag), bytes);
-            part.expect("the driver keeps to the device's maximum")
+            let part = match request.shared_offset {
+                Some(offset) => {
+                    let shared = self.shared.as_ref().expect("the driver was told of this one");
+                    shared.part(offset as usize, bytes)
+                }
+                None => self.memory.part(self.queue.offset(tag), bytes),
+            };
+            part.expect("the driver keeps to the device's maximum, and within the memory")
         };
         let ranges = || self.ranges[index].take().expect("one command for each request");
         let command = self.blocks.command(translated, data, ranges).with_user(tag.into());

@@ -109,7 +109,7 @@ mod tests {
 
     fn translated(operation: Operation, sector: u64, sectors: u32) -> Result<Translated, i32> {
         let blocks = Blocks { namespace: NamespaceId(1), size: 4096 };
-        let request = Request { tag: 0, operation, sector, sectors };
+        let request = Request { tag: 0, operation, sector, sectors, shared_offset: None };
         blocks.translate(&request).map_err(Untranslated::result)
     }
 

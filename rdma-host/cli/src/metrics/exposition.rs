@@ -203,7 +203,17 @@ impl Snapshot {
         )?;
         families.gauges(
             ("requests_waiting", "Requests of the device that wait for room in the queue."),
-            queues(|queue| queue.waiting),
+            queues(|queue| queue.requests.waiting),
+        )?;
+        let requests = self.by_queue().flat_map(|(index, queue)| {
+            let numbers = queue.requests;
+            [("copied", numbers.copied), ("shared", numbers.shared)].map(|(data, number)| {
+                (vec![("queue", index.clone()), ("data", data.into())], number)
+            })
+        });
+        families.counters(
+            ("requests", "Reads and writes of the device, by whether their data was copied."),
+            requests,
         )?;
         families
             .counters(("doorbells", "Doorbells rung."), queues(|queue| queue.device.doorbells))?;

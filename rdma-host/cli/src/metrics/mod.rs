@@ -28,7 +28,7 @@ use self::{
 };
 use crate::failure::Failure;
 
-pub(crate) use queue_numbers::QueueNumbers;
+pub(crate) use queue_numbers::{QueueNumbers, RequestNumbers};
 pub(crate) use thread_requests::{Report, ReportingThreads, ThreadRequests};
 
 /// Time from one write of the file to the next.

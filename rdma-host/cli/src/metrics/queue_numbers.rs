@@ -36,8 +36,26 @@ pub(crate) struct QueueNumbers {
     pub(crate) in_flight: u64,
     /// Number of commands held back: without a connection, behind the write fence, before a retry.
     pub(crate) held: u64,
+    pub(crate) requests: RequestNumbers,
+}
+
+/// Numbers of the requests of a block device.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct RequestNumbers {
     /// Number of requests for which the queue has no room yet.
     pub(crate) waiting: u64,
+    /// Number of reads and writes whose data was copied between this process and the request.
+    pub(crate) copied: u64,
+    /// Number of reads and writes whose data was transferred from or to shared memory.
+    pub(crate) shared: u64,
+}
+
+impl RequestNumbers {
+    /// Counts a read or a write.
+    #[inline]
+    pub(crate) fn count(&mut self, is_shared: bool) {
+        *if is_shared { &mut self.shared } else { &mut self.copied } += 1;
+    }
 }
 
 /// Numbers of one kind of command.
@@ -60,14 +78,14 @@ pub(crate) struct LatencyNumbers {
 }
 
 impl QueueNumbers {
-    /// Numbers of a poller now; `waiting` requests are in front of it. Allocates nothing after the
+    /// Numbers of a poller now, and of the requests in front of it. Allocates nothing after the
     /// first time.
-    pub(crate) fn of(poller: &mut Poller, waiting: usize) -> Self {
+    pub(crate) fn of(poller: &mut Poller, requests: RequestNumbers) -> Self {
         let (in_flight, held) = (poller.in_flight() - poller.held(), poller.held());
         Self {
             in_flight: in_flight as u64,
             held: held as u64,
-            waiting: waiting as u64,
+            requests,
             ..Self::from(&*poller.statistics())
         }
     }

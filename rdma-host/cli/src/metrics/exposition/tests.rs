@@ -9,7 +9,10 @@ use std::{
 use rdma_host::{Statistics, wire::ControllerId};
 
 use super::*;
-use crate::{metrics::controller_numbers::FencedWrites, output};
+use crate::{
+    metrics::{RequestNumbers, controller_numbers::FencedWrites},
+    output,
+};
 
 /// A label value in which everything needs an escape.
 const DEVICE: &str = "/dev/\"ublkb\\0\"\n";
@@ -30,7 +33,8 @@ fn snapshot() -> Snapshot {
     controller.connections = 3;
     controller.fenced.insert(4, FencedWrites { writes: 2, blocks: 8 });
     controller.ana_groups = vec![(1, AnaState::INACCESSIBLE)];
-    let queue = QueueNumbers { in_flight: 4, held: 1, ..QueueNumbers::from(&statistics) };
+    let requests = RequestNumbers { waiting: 0, copied: 7, shared: 8 };
+    let queue = QueueNumbers { in_flight: 4, held: 1, requests, ..QueueNumbers::from(&statistics) };
     let labels = vec![("subsystem", "nqn".to_owned()), ("device", DEVICE.to_owned())];
     Snapshot { labels, controller, queues: vec![queue.clone(), queue] }
 }
@@ -53,6 +57,8 @@ fn the_text_is_openmetrics() {
         format!("nvmf_write_fence_unanswered_writes{{{common}}} 2"),
         format!(r#"nvmf_ana_group_state{{{common},group="1",state="inaccessible"}} 1"#),
         format!(r#"nvmf_commands_in_flight{{{common},queue="0"}} 4"#),
+        format!(r#"nvmf_requests_total{{{common},queue="0",data="copied"}} 7"#),
+        format!(r#"nvmf_requests_total{{{common},queue="1",data="shared"}} 8"#),
         "# UNIT nvmf_command_latency_seconds seconds".to_owned(),
         format!(r#"nvmf_command_latency_seconds_count{{{common},operation="read"}} 6"#),
         format!(r#"{bucket}{{{common},le="0.00001",operation="read"}} 4"#),
