@@ -42,12 +42,7 @@ fn build() -> Option<Engine> {
         .expect("a script");
     assert!(installed.status.success(), "{installed:?}");
     let path = folder.path().join("nvmf-fio.so");
-    let built = Command::new(format!("{PACKAGE}/../fio/build"))
-        .arg("--output")
-        .arg(&path)
-        .env("PKG_CONFIG_PATH", folder.path().join("lib/pkgconfig"))
-        .output()
-        .expect("a script");
+    let built = compile_engine(&folder, &path, "");
     let message = String::from_utf8_lossy(&built.stderr);
     if message.contains("can be fetched") {
         println!("{message}");
@@ -57,10 +52,27 @@ fn build() -> Option<Engine> {
     Some(Engine { folder, path })
 }
 
+/// Compiles the engine as a file of this path, with `CFLAGS`, against the library that was installed
+/// into a folder.
+fn compile_engine(installed: &TempDir, path: &Path, flags: &str) -> Output {
+    Command::new(format!("{PACKAGE}/../fio/build"))
+        .arg("--output")
+        .arg(path)
+        .env("PKG_CONFIG_PATH", installed.path().join("lib/pkgconfig"))
+        .env("CFLAGS", flags)
+        .output()
+        .expect("a script")
+}
+
 impl Engine {
     /// Words of a command that runs fio with this engine, but for the job.
     fn command(&self) -> String {
-        let (libraries, engine) = (self.folder.path().join("lib"), self.path.display());
+        self.command_with(&self.path)
+    }
+
+    /// These words with another file for the engine.
+    fn command_with(&self, engine: &Path) -> String {
+        let (libraries, engine) = (self.folder.path().join("lib"), engine.display());
         let libraries = libraries.display();
         let target = format!("nvmf-rdma://10.10.10.1/{SUBSYSTEM}");
         format!(
@@ -121,7 +133,32 @@ fn threads_write_through_the_cache_trim_and_flush() {
 #[ignore = "needs the test bed: run by ./tests/run"]
 fn jobs_go_on_when_the_target_was_lost() {
     let Some(engine) = engine() else { return };
-    let (fio, soft_roce) = (engine.command(), soft_roce());
+    go_on_when_the_target_was_lost(&engine.command());
+}
+
+/// What the engine does with memory is looked at by AddressSanitizer, which ends fio at a fault. The
+/// leaks that it would look for at the end would be those of fio.
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn the_address_sanitizer_finds_nothing() {
+    let Some(engine) = engine() else { return };
+    let found = Command::new("cc").arg("-print-file-name=libasan.so").output().expect("cc");
+    let sanitizer = String::from_utf8(found.stdout).expect("text");
+    let sanitizer = sanitizer.trim();
+    if !Path::new(sanitizer).is_absolute() {
+        println!("SKIPPED: the compiler has no AddressSanitizer; run: apt-get install gcc");
+        return;
+    }
+    let path = engine.folder.path().join("sanitized.so");
+    let built = compile_engine(&engine.folder, &path, "-fsanitize=address");
+    assert!(built.status.success(), "{built:?}");
+    let variables = format!("env LD_PRELOAD={sanitizer} ASAN_OPTIONS=detect_leaks=0 ");
+    go_on_when_the_target_was_lost(&format!("{variables}{}", engine.command_with(&path)));
+}
+
+/// Jobs verify what they write, while the target's controllers fail twice.
+fn go_on_when_the_target_was_lost(fio: &str) {
+    let soft_roce = soft_roce();
     let soft_roce = soft_roce.display();
     succeed(&format!(
         "{fio}{JOBS} --loops=2 --rate_iops=300 --retry-first-connect=1 &
