@@ -52,8 +52,8 @@ fn build() -> Option<Engine> {
     Some(Engine { folder, path })
 }
 
-/// Compiles the engine as a file of this path, with `CFLAGS`, against the library that was installed
-/// into a folder.
+/// Compiles the engine as a file of this path, with `CFLAGS`, against the library that was
+/// installed into a folder.
 fn compile_engine(installed: &TempDir, path: &Path, flags: &str) -> Output {
     Command::new(format!("{PACKAGE}/../fio/build"))
         .arg("--output")
@@ -136,8 +136,8 @@ fn jobs_go_on_when_the_target_was_lost() {
     go_on_when_the_target_was_lost(&engine.command());
 }
 
-/// What the engine does with memory is looked at by AddressSanitizer, which ends fio at a fault. The
-/// leaks that it would look for at the end would be those of fio.
+/// AddressSanitizer looks at what the engine does with memory, and ends fio at a fault. Leaks it
+/// would look for at the end, of which fio has its own.
 #[test]
 #[ignore = "needs the test bed: run by ./tests/run"]
 fn the_address_sanitizer_finds_nothing() {
