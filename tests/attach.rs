@@ -3,12 +3,22 @@
 
 // bed: waits --target tests/targets/attach.toml
 
+#[path = "attach/allocations.rs"]
+mod allocations;
+#[path = "attach/blktests.rs"]
+mod blktests;
 #[path = "attach/changes.rs"]
 mod changes;
 #[path = "attach/metrics.rs"]
 mod metrics;
+#[path = "attach/pressure.rs"]
+mod pressure;
 #[path = "attach/sharing.rs"]
 mod sharing;
+#[path = "attach/udev.rs"]
+mod udev;
+#[path = "attach/users.rs"]
+mod users;
 
 use std::{
     fs::{self, File},
@@ -101,6 +111,44 @@ impl Drop for Attached {
                 assert!(detached.status.success(), "{detached:?}");
             }
         }
+    }
+}
+
+/// Process in the foreground, whose messages are kept.
+struct Foreground {
+    child: Child,
+    device: Attached,
+}
+
+impl Foreground {
+    fn new(options: &[&str]) -> Self {
+        Self::start(nvmf(), options)
+    }
+
+    fn start(mut nvmf: Command, options: &[&str]) -> Self {
+        let mut child = nvmf
+            .args(["attach", &uri(SUBSYSTEM), "--foreground"])
+            .args(OPTIONS)
+            .args(options)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        let mut path = String::new();
+        let printed = child.stdout.take().expect("a pipe");
+        BufReader::new(printed).read_line(&mut path).expect("a line");
+        let path = path.trim_end();
+        let id = path.strip_prefix("/dev/ublkb").expect("a device").to_owned();
+        Self { child, device: Attached { id, path: path.into() } }
+    }
+
+    /// Detaches the device, and returns the messages.
+    fn detach(self) -> String {
+        let detached = self.device.detach(&[]);
+        assert!(detached.status.success(), "{detached:?}");
+        let output = self.child.wait_with_output().expect("our child");
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stderr).expect("text")
     }
 }
 
@@ -440,61 +488,6 @@ fn a_late_write_of_the_process_before_is_awaited() {
     assert!(recovered.status.success(), "{recovered:?}");
     assert_eq!(controllers(SUBSYSTEM), before, "the first controller is still there");
     writer.join().unwrap();
-}
-
-/// A user without privileges has a device of their own. What udev does with the
-/// owner that `nvmf list` knows, the test does.
-#[test]
-#[ignore = "needs the test bed: run by ./tests/run"]
-fn a_user_attaches_a_device_of_theirs() {
-    const USER: u32 = 1000;
-    fs::set_permissions("/dev/ublk-control", fs::Permissions::from_mode(0o666)).unwrap();
-    let done = AtomicBool::new(false);
-    let runtime_folder = tempfile::tempdir_in("/dev/shm").unwrap();
-    chown(&runtime_folder, Some(USER), Some(USER)).unwrap();
-    let user = |words: &[&str]| {
-        let (user, group) = (format!("--reuid={USER}"), format!("--regid={USER}"));
-        let mut prlimit = Command::new("prlimit");
-        prlimit.args([
-            "--memlock=16777216",
-            "setpriv",
-            &user,
-            &group,
-            "--clear-groups",
-            "--inh-caps=-all",
-        ]);
-        prlimit.arg(std::env::var("NVMF").unwrap()).args(words);
-        run(prlimit.env("XDG_RUNTIME_DIR", runtime_folder.path()), &[])
-    };
-    let target = uri(SUBSYSTEM);
-    let refused = user(&["attach", &target, "--ns", "1", "--id", "9"]);
-    let message = String::from_utf8_lossy(&refused.stderr);
-    assert!(message.contains("--unlocked") && message.lines().count() == 1, "{message}");
-    let (attached, detached) = thread::scope(|scope| {
-        scope.spawn(|| {
-            while !done.load(Ordering::Relaxed) {
-                for file in ["/dev/ublkc9", "/dev/ublkb9"] {
-                    if fs::metadata(file).is_ok_and(|file| file.uid() == 0) {
-                        let owner = nvmf_ok(&["list", "--owner", "9"], &[]);
-                        assert_eq!(owner, b"1000 1000\n");
-                        chown(file, Some(USER), Some(USER)).unwrap();
-                    }
-                }
-                thread::sleep(Duration::from_millis(5));
-            }
-        });
-        let words = ["attach", &target, "--ns", "1", "--id", "9", "--unlocked", "--queues", "1"];
-        let attached = user(&[&words[..], &["--queue-size", "8"]].concat());
-        let listed = user(&["list"]);
-        let detached = user(&["detach", "9"]);
-        done.store(true, Ordering::Relaxed);
-        ((attached, listed), detached)
-    });
-    let (attached, listed) = attached;
-    assert!(attached.status.success(), "{attached:?}");
-    assert_eq!(attached.stdout, b"/dev/ublkb9\n");
-    assert!(String::from_utf8_lossy(&listed.stdout).contains("live"), "{listed:?}");
-    assert!(detached.status.success(), "{detached:?}");
 }
 
 #[test]

@@ -1,9 +1,10 @@
 //! Cases of blktests for the kernel's initiator over RDMA, proved of ours: each test names the case
 //! whose work it does.
 //!
-//! Some are elsewhere: 010 is `load`, 041 to 044 `authentication`, and in `recovery` are 048
-//! (`queues_come_and_go_with_the_target`) and 061 (`data_survives_a_restart_of_the_target`); 068 is
-//! `multipath` (`commands_are_held_while_no_path_is_usable_and_fail_in_the_end`, and
+//! Some are elsewhere: 010 is `load`, and with 011 to 013 `attach`, 041 to 044 `authentication`,
+//! and in `recovery` are 048 (`queues_come_and_go_with_the_target`) and 061
+//! (`data_survives_a_restart_of_the_target`); 068 is `multipath`
+//! (`commands_are_held_while_no_path_is_usable_and_fail_in_the_end`, and
 //! `with_all_paths_gone_commands_are_held_and_go_on_when_one_is_back`). Events of a live
 //! connection, which have no case of their own there, are in `blktests/events.rs`. Of SPDK's cases
 //! for targets, `fused_ordering` is `nvm_commands` (`a_counter_is_shared_by_many`), `nvm_limits`

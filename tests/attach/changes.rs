@@ -9,40 +9,6 @@ use super::*;
 const UUIDS: [&str; 2] =
     ["f2a1c5de-7a2b-4a9c-9d6e-1f3b5c7d9e05", "f2a1c5de-7a2b-4a9c-9d6e-1f3b5c7d9e55"];
 
-/// Process in the foreground, whose messages are kept.
-struct Foreground {
-    child: Child,
-    device: Attached,
-}
-
-impl Foreground {
-    fn new(options: &[&str]) -> Self {
-        let mut child = nvmf()
-            .args(["attach", &uri(SUBSYSTEM), "--foreground"])
-            .args(OPTIONS)
-            .args(options)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("it starts");
-        let mut path = String::new();
-        let printed = child.stdout.take().expect("a pipe");
-        BufReader::new(printed).read_line(&mut path).expect("a line");
-        let path = path.trim_end();
-        let id = path.strip_prefix("/dev/ublkb").expect("a device").to_owned();
-        Self { child, device: Attached { id, path: path.into() } }
-    }
-
-    /// Detaches the device, and returns the messages.
-    fn detach(self) -> String {
-        let detached = self.device.detach(&[]);
-        assert!(detached.status.success(), "{detached:?}");
-        let output = self.child.wait_with_output().expect("our child");
-        assert!(output.status.success(), "{output:?}");
-        String::from_utf8(output.stderr).expect("text")
-    }
-}
-
 /// The device as `nvmf list` has it.
 fn entry(device: &Attached) -> Option<Value> {
     listed().into_iter().find(|one| one["device"] == device.path.to_str().expect("text"))
@@ -207,4 +173,33 @@ fn another_namespace_is_not_served() {
         let messages = served.detach();
         assert!(messages.contains("all requests fail: namespace 5"), "{messages}");
     }
+}
+
+/// A device that has requests in flight goes if it must, and they fail.
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn a_device_is_detached_under_load() {
+    let device = Attached::new(&["--ns", "1"]);
+    let process = device.process();
+    let job = ["--rw=randrw", "--bs=4k", "--size=16m", "--time_based", "--runtime=600"];
+    let Some(mut fio) = Fio::run(&device.path, &job) else { return };
+    let in_flight = format!("/sys/block/ublkb{}/inflight", device.id);
+    wait_for("requests are in flight", LIMIT, || {
+        fs::read_to_string(&in_flight).expect("an attribute").split_whitespace().any(|n| n != "0")
+    });
+    // Before, drivers know only of users that have a device for themselves.
+    if !fs::read_to_string("/proc/sys/kernel/osrelease").unwrap().starts_with("6.") {
+        let refused = device.detach(&[]);
+        let message = String::from_utf8_lossy(&refused.stderr);
+        assert!(message.contains("in use") && message.lines().count() == 1, "{message}");
+        assert!(fio.runs(), "{:?}", fio.output());
+    }
+    let detached = device.detach(&["--force"]);
+    assert!(detached.status.success(), "{detached:?}");
+    let output = fio.output();
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && message.contains("rror"), "{output:?}");
+    assert!(listed().is_empty() && !device.path.exists());
+    let is_gone = || rustix::process::test_kill_process(process).is_err();
+    wait_for("the end of the process", LIMIT, is_gone);
 }

@@ -46,15 +46,12 @@ impl BlockRange {
     /// Maximum number of ranges of one command.
     pub const COUNT_MAX: usize = 256;
 
-    /// Encodes ranges as the data of a Dataset Management command.
+    /// Encodes the range as one of those in the data of a Dataset Management command.
     #[must_use]
-    pub fn to_bytes(ranges: &[Self]) -> Vec<u8> {
-        let layouts = ranges.iter().map(|range| Layout {
-            attributes: U32::ZERO,
-            blocks: U32::new(range.blocks),
-            lba: U64::new(range.lba),
-        });
-        layouts.flat_map(|layout| layout.as_bytes().to_vec()).collect()
+    pub fn to_bytes(self) -> [u8; Self::SIZE] {
+        let Self { lba, blocks } = self;
+        let (blocks, lba) = (U32::new(blocks), U64::new(lba));
+        zerocopy::transmute!(Layout { attributes: U32::ZERO, blocks, lba })
     }
 
     /// Size of a source range of Copy in bytes.
@@ -209,8 +206,7 @@ mod tests {
             0, 0, 0, 0, 0x0d, 0x0c, 0x0b, 0x0a,
             8, 7, 6, 5, 4, 3, 2, 1,
         ];
-        assert_eq!(BlockRange::to_bytes(&[range]), expected);
-        assert_eq!(BlockRange::to_bytes(&[range; 3]).len(), 48);
+        assert_eq!(range.to_bytes(), expected);
     }
 
     #[test]

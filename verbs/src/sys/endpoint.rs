@@ -18,6 +18,10 @@ use std::{
 };
 
 use rdma_core_sys as c;
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+};
 
 use super::{
     address::SocketAddress,
@@ -169,6 +173,13 @@ impl RawEndpoint {
 
     /// Takes an event off the channel, copies it and acknowledges it. Under the id's lock.
     fn read_event(&self) -> io::Result<Option<Event>> {
+        // librdmacm allocates memory for an event before it asks for one.
+        let mut files = [PollFd::new(self.id.channel(), PollFlags::IN)];
+        match poll(&mut files, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) {
+            Ok(0) | Err(Errno::INTR) => return Ok(None),
+            Ok(_) => {}
+            Err(error) => return Err(error.into()),
+        }
         let mut raw = ptr::null_mut();
         // SAFETY: the channel is live, and does not block.
         let result =

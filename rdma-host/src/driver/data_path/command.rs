@@ -173,7 +173,9 @@ impl Command {
     #[must_use]
     pub fn deallocate(namespace: NamespaceId, ranges: &[BlockRange], mut buffer: Buffer) -> Self {
         assert_eq!(buffer.len(), ranges.len() * BlockRange::SIZE, "16 bytes a range");
-        buffer.copy_in(0, &BlockRange::to_bytes(ranges));
+        for (index, range) in ranges.iter().enumerate() {
+            buffer.copy_in(index * BlockRange::SIZE, &range.to_bytes());
+        }
         let sqe = Sqe::deallocate(namespace, ranges.len());
         Self { sqe, data: Data::ToController(buffer), user: 0 }
     }

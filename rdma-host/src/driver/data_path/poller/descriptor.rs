@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    mem::MaybeUninit,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     time::Duration,
 };
@@ -75,11 +76,12 @@ impl EventDescriptor {
         Ok(())
     }
 
-    /// Takes the events of the timer; returns true if a connection has some.
+    /// Takes the events of the timer; returns true if a connection has some. Allocates nothing:
+    /// called for each sleep.
     fn take_events(&self) -> io::Result<bool> {
-        let mut events = Vec::with_capacity(2);
+        let mut events = [const { MaybeUninit::uninit() }; 2];
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), Some(&now))?;
+        let (events, _) = epoll::wait(&self.epoll, &mut events, Some(&now))?;
         if events.iter().any(|event| event.data.u64() == TIMER) {
             // Fails only if they were read before.
             let _ = rustix::io::read(&self.timer, &mut [0; 8]);
@@ -88,8 +90,8 @@ impl EventDescriptor {
         if !events.iter().any(|event| event.data.u64() == QUEUES) {
             return Ok(false);
         }
-        let mut of_queues = Vec::with_capacity(EVENTS_MAX);
-        epoll::wait(queues, rustix::buffer::spare_capacity(&mut of_queues), Some(&now))?;
+        let mut of_queues = [const { MaybeUninit::uninit() }; EVENTS_MAX];
+        let (of_queues, _) = epoll::wait(queues, &mut of_queues, Some(&now))?;
         Ok(of_queues.iter().any(|event| event.data.u64() == CONNECTION))
     }
 }
