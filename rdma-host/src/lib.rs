@@ -248,14 +248,14 @@ pub use config::{
     ReconnectOptions, WaitMode,
 };
 pub use driver::{
-    Command, CommandCompletion, Connecting, ConnectingSubsystem, Controller, ControllerEvent,
-    ControllerEvents, Data, DeviceCounters, Discovered, Discovery, DiscoveryController,
-    DiscoveryEvent, DiscoveryWatch, EventDetail, ExecutionStatus, FenceChange, FenceChangeKind,
-    FenceChanges, MemoryReport, Namespace, NamespaceChange, NamespacePath, NamespaceWalk,
-    OperationStatistics, PathStatus, Poller, ProtectionAction, ProtectionOptions, RangeCommands,
-    StateChange, StateChanges, Statistics, SubmitError, Subscription, Subsystem, SubsystemChanges,
-    SubsystemNamespace, SubsystemOptions, SubsystemPoller, SubsystemStatus, TransferError,
-    VectoredTransferError, Waiter, WindowCounters, ZoneSelection, ZonedNamespace,
+    AdminCounters, Command, CommandCompletion, Connecting, ConnectingSubsystem, Controller,
+    ControllerEvent, ControllerEvents, Data, DeviceCounters, Discovered, Discovery,
+    DiscoveryController, DiscoveryEvent, DiscoveryWatch, EventDetail, ExecutionStatus, FenceChange,
+    FenceChangeKind, FenceChanges, MemoryReport, Namespace, NamespaceChange, NamespacePath,
+    NamespaceWalk, OperationStatistics, PathStatus, Poller, ProtectionAction, ProtectionOptions,
+    RangeCommands, StateChange, StateChanges, Statistics, SubmitError, Subscription, Subsystem,
+    SubsystemChanges, SubsystemNamespace, SubsystemOptions, SubsystemPoller, SubsystemStatus,
+    TransferError, VectoredTransferError, Waiter, WindowCounters, ZoneSelection, ZonedNamespace,
 };
 pub use error::{Error, ErrorClass};
 pub use proto::{

@@ -1,7 +1,7 @@
 //! Memory pressure: the pages that must be written, so that there is memory again, are those of the
 //! device, and its process must need none for that.
 
-use std::{io::Seek, os::unix::process::CommandExt, time::Instant};
+use std::{io::Seek, time::Instant};
 
 use super::*;
 
@@ -39,23 +39,36 @@ fn hold_memory() {
     }
 }
 
-/// The process that holds memory, killed on drop.
-struct Holder(Child);
+/// The process that holds memory, killed on drop; started again when the kernel has ended it.
+struct Holder {
+    child: Child,
+    /// Number of times that the kernel has ended it.
+    ended: u32,
+}
 
 impl Holder {
-    fn start() -> Self {
+    fn new() -> Self {
+        Self { child: Self::start(), ended: 0 }
+    }
+
+    fn start() -> Child {
         let mut command = Command::new(std::env::current_exe().expect("our own path"));
         command.args(["--ignored", "--exact", "pressure::dirty_pages_are_written_without_memory"]);
         command.env("HOLD_MEMORY", "1").stdout(Stdio::null()).stderr(Stdio::null());
-        // It ends with us, whatever ends us.
-        Self(command.process_group(0).spawn().expect("it starts"))
+        command.spawn().expect("it starts")
+    }
+
+    fn keep(&mut self) {
+        if self.child.try_wait().expect("our child").is_some() {
+            (self.child, self.ended) = (Self::start(), self.ended + 1);
+        }
     }
 }
 
 impl Drop for Holder {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -95,10 +108,13 @@ fn dirty_pages_are_written_without_memory() {
     let path = mounted.0.join("file");
     let _settings = [("dirty_background_ratio", "70"), ("dirty_ratio", "80")]
         .map(|(name, value)| Setting::new(&format!("/proc/sys/vm/{name}"), value));
-    let mut holder = Holder::start();
-    wait_for("little memory is left", LIMIT, || memory("MemAvailable") < LEFT.end);
+    let mut holder = Holder::new();
+    wait_for("little memory is left", 2 * LIMIT, || {
+        holder.keep();
+        holder.ended > 0 || memory("MemAvailable") < LEFT.end
+    });
     let mut file = File::create(&path).expect("there is room");
-    let (deadline, mut passes, mut ended) = (Instant::now() + pressure_time(), 0, 0);
+    let (deadline, mut passes) = (Instant::now() + pressure_time(), 0);
     let (mut dirty, mut free) = (0, u64::MAX);
     while Instant::now() < deadline || passes < 2 {
         passes += 1;
@@ -112,14 +128,13 @@ fn dirty_pages_are_written_without_memory() {
         if passes % 3 == 0 {
             file.sync_all().unwrap();
         }
-        if holder.0.try_wait().unwrap().is_some() {
-            (holder, ended) = (Holder::start(), ended + 1);
-        }
+        holder.keep();
     }
     file.sync_all().unwrap();
     println!(
         "{passes} passes, at most {dirty} KiB dirty, at least {free} KiB free; the process that \
-         holds memory was ended {ended} times"
+         holds memory was ended {} times",
+        holder.ended
     );
     drop_caches();
     let mut read = File::open(&path).unwrap();

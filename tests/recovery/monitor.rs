@@ -85,11 +85,18 @@ fn metrics_count_a_reconnect() {
     has("nvmf_reconnects_total", &[], 0.0);
     target(&["unlink", "port", "1", SUBSYSTEM]);
     has("nvmf_controller_state", &["state=\"live\""], 0.0);
-    let attempts = || Metrics::ask(&socket).sum("nvmf_connect_attempts_total", &[]);
+    let sum = |name: &str| Metrics::ask(&socket).sum(name, &[]);
+    let age_is = |what: &str, is: fn(f64) -> bool| {
+        wait_for(what, Duration::from_secs(30), || is(sum("nvmf_keep_alive_age_seconds")));
+    };
+    age_is("the controller has not answered for a second", |age| age > 1.0);
+    let attempts = || sum("nvmf_connect_attempts_total");
     wait_for("an attempt", Duration::from_secs(30), || attempts() >= 2.0);
     target(&["link", "port", "1", SUBSYSTEM]);
     has("nvmf_reconnects_total", &[], 1.0);
     has("nvmf_controller_state", &["state=\"live\""], 1.0);
+    age_is("it answers again", |age| age < 1.0);
+    assert!(sum("nvmf_admin_queue_commands_total") >= 2.0, "an event request of each connection");
     let all = attempts();
     wait_for("the file tells of it", Duration::from_secs(30), || {
         let written = Metrics(std::fs::read_to_string(&file).unwrap_or_default());

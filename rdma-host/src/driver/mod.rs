@@ -87,6 +87,7 @@ pub use control::{
     subscription::{ControllerEvents, FenceChanges, StateChanges, Subscription},
 };
 pub use data_path::{
+    admin_queue::counters::AdminCounters,
     command::{Command, CommandCompletion, Data, ExecutionStatus, SubmitError},
     fence::{FenceChange, FenceChangeKind},
     memory::MemoryReport,

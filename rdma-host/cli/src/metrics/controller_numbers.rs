@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::SystemTime};
 
 use rdma_host::{
-    FenceChange, FenceChangeKind, LifecycleState, StateChange,
+    AdminCounters, FenceChange, FenceChangeKind, LifecycleState, StateChange,
     wire::{AnaLog, AnaState, ControllerId},
 };
 
@@ -19,6 +19,8 @@ pub(crate) struct ControllerNumbers {
     pub(crate) connect_attempts: u64,
     /// Number of connections that became live.
     pub(crate) connections: u64,
+    /// Numbers of the admin queue, once there is a controller.
+    pub(crate) admin: Option<AdminCounters>,
     /// Number of asynchronous events.
     pub(crate) events: u64,
     /// Number of times that the write fence was closed.
@@ -45,6 +47,7 @@ impl ControllerNumbers {
             id: None,
             connect_attempts: 0,
             connections: 0,
+            admin: None,
             events: 0,
             fence_closures: 0,
             fenced: BTreeMap::new(),

@@ -123,6 +123,23 @@ impl Snapshot {
         families.gauges(("ana_group_state", "1 for the access state of an ANA group."), groups)
     }
 
+    fn encode_admin(&self, families: &mut Families) -> fmt::Result {
+        let Some(admin) = &self.controller.admin else { return Ok(()) };
+        families.counter(
+            ("admin_queue_commands", "Admin commands sent to the controller once it was live."),
+            admin.commands(),
+        )?;
+        families.counter(("keep_alives", "Keep Alive commands sent."), admin.keep_alives())?;
+        let age = admin.since_answer().map(|age| (vec![], age.as_secs_f64()));
+        families.with_unit(Unit::Seconds).gauges(
+            (
+                "keep_alive_age",
+                "Time since the controller last answered, as its keep-alive timer sees it.",
+            ),
+            age,
+        )
+    }
+
     fn encode_fence(&self, families: &mut Families) -> fmt::Result {
         let (controller, fenced) = (&self.controller, self.controller.fenced.values());
         families.counter(
@@ -237,6 +254,7 @@ impl Collector for Snapshot {
     fn encode(&self, encoder: DescriptorEncoder) -> fmt::Result {
         let mut families = Families { encoder, unit: None };
         self.encode_controller(&mut families)?;
+        self.encode_admin(&mut families)?;
         self.encode_fence(&mut families)?;
         self.encode_commands(&mut families)?;
         self.encode_queues(&mut families)

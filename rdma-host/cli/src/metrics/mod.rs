@@ -207,7 +207,10 @@ impl Metrics {
     /// Notes the controller of the live connection; returns true if it has ANA groups.
     fn connected<P: Provider>(&self, controller: &Controller<P>) -> bool {
         let negotiated = controller.negotiated();
-        self.update(|numbers| numbers.id = Some(negotiated.controller));
+        self.update(|numbers| {
+            numbers.id = Some(negotiated.controller);
+            numbers.admin = Some(controller.admin_counters());
+        });
         negotiated.info.reports_ana
     }
 

@@ -21,9 +21,12 @@ use crate::{
             supervisor::Supervisor,
         },
         data_path::{
-            admin_queue::client::AdminClient, connection_state::ConnectionWatch,
-            controller_group::ControllerGroup, fence::SharedFence,
-            namespace_registry::NamespaceRegistry, poller::Poller,
+            admin_queue::{client::AdminClient, counters::AdminCounters},
+            connection_state::ConnectionWatch,
+            controller_group::ControllerGroup,
+            fence::SharedFence,
+            namespace_registry::NamespaceRegistry,
+            poller::Poller,
         },
         runtime,
     },
@@ -89,6 +92,7 @@ impl<P: Provider> Connecting<P> {
         let shared = Arc::new(ControllerShared {
             group,
             registry: Arc::new(NamespaceRegistry::new(connection.summary())),
+            admin: AdminCounters::new(),
             connection,
             changes: changes.downgrade(),
             authentication: parking_lot::Mutex::new(options.authentication.clone()),

@@ -27,8 +27,11 @@ use crate::{
             subscription::{ControllerEvents, FenceChanges, StateChanges},
         },
         data_path::{
-            admin_queue::client::AdminClient, connection::Connection,
-            connection_state::ConnectionWatch, memory::MemoryReport, poller::Poller,
+            admin_queue::{client::AdminClient, counters::AdminCounters},
+            connection::Connection,
+            connection_state::ConnectionWatch,
+            memory::MemoryReport,
+            poller::Poller,
         },
         runtime,
     },
@@ -123,6 +126,12 @@ impl<P: Provider> Controller<P> {
     #[must_use]
     pub fn memory(&self) -> MemoryReport {
         self.connection().memory.clone()
+    }
+
+    /// Numbers of the admin queue.
+    #[must_use]
+    pub fn admin_counters(&self) -> AdminCounters {
+        self.shared.admin.clone()
     }
 
     /// Subscribes to the changes of the controller's state.

@@ -11,8 +11,10 @@ use crate::{
     driver::{
         control::state_change::StateChange,
         data_path::{
-            admin_queue::client::AdminRequest, connection_state::ConnectionWatch,
-            controller_group::ControllerGroup, namespace_registry::NamespaceRegistry,
+            admin_queue::{client::AdminRequest, counters::AdminCounters},
+            connection_state::ConnectionWatch,
+            controller_group::ControllerGroup,
+            namespace_registry::NamespaceRegistry,
             poller::Poller,
         },
     },
@@ -42,6 +44,7 @@ pub(crate) struct ControllerShared<P: Provider> {
     /// Controllers that are paths of the same subsystem, if it is used with several.
     pub(crate) group: Option<Arc<ControllerGroup<P>>>,
     pub(crate) registry: Arc<NamespaceRegistry>,
+    pub(crate) admin: AdminCounters,
     pub(crate) changes: broadcast::WeakSender<StateChange>,
     /// Secrets and policy of the next connection.
     pub(crate) authentication: Mutex<AuthenticationOptions>,

@@ -222,6 +222,7 @@ impl<P: Provider> Supervisor<P> {
             domain,
             device,
             memory,
+            admin: self.shared.admin.clone(),
             mailboxes: io.into_iter().map(PollerMailbox::new).collect(),
             timed_out: sender,
         });

@@ -16,6 +16,7 @@ use verbs::{CompletionQueue, Limits, ProtectionDomain, Provider};
 use crate::{
     driver::{
         data_path::{
+            admin_queue::counters::AdminCounters,
             command::{Command, CommandCompletion},
             memory::MemoryReport,
             queue::Queue,
@@ -40,6 +41,7 @@ pub(crate) struct Connection<P: Provider> {
     /// Limits of the RDMA device.
     pub(crate) device: Limits,
     pub(crate) memory: MemoryReport,
+    pub(crate) admin: AdminCounters,
     /// One per poller that has queues, in the order of the pollers. Pollers beyond have none.
     pub(crate) mailboxes: Vec<PollerMailbox<P>>,
     /// Commands to abort, for the admin queue.

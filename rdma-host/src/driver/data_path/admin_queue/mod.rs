@@ -2,5 +2,6 @@
 
 pub(crate) mod client;
 pub(crate) mod command_buffer;
+pub(crate) mod counters;
 pub(crate) mod features;
 pub(crate) mod queue;

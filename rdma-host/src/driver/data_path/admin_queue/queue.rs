@@ -103,6 +103,7 @@ impl<P: Provider> AdminQueue<P> {
 
     /// Notes that the connection is live.
     pub(crate) fn go_live(&mut self, connection: Arc<Connection<P>>) {
+        connection.admin.note_alive(runtime::now());
         self.connection = Some(connection);
     }
 
@@ -179,6 +180,9 @@ impl<P: Provider> AdminQueue<P> {
     fn check_keep_alive(&mut self) -> Result<Duration, Error> {
         let now = runtime::now();
         let traffic = self.connection.as_ref().and_then(|connection| connection.last_traffic());
+        if let (Some(connection), Some(traffic)) = (&self.connection, traffic) {
+            connection.admin.note_alive(traffic);
+        }
         match self.keep_alive.poll_action(traffic, now) {
             KeepAliveAction::Expired(after) => Err(Error::KeepAlive(after)),
             KeepAliveAction::Send => {
@@ -244,12 +248,18 @@ impl<P: Provider> AdminQueue<P> {
     }
 
     fn submit_to(&mut self, queue: QueueId, command: Command) -> Result<(), Error> {
+        if let Some(connection) = &self.connection {
+            connection.admin.count(command.user == KEEP_ALIVE);
+        }
         let submitted = self.poller.submit_to(queue, command);
         submitted.map_err(|rejection| rejection.error)?;
         self.poller.ring_doorbells()
     }
 
     fn handle_completion(&mut self, completion: CommandCompletion) -> Result<(), Error> {
+        if let (Some(connection), Ok(_)) = (&self.connection, &completion.outcome) {
+            connection.admin.note_alive(runtime::now());
+        }
         match completion.user & 0xff {
             KEEP_ALIVE => {
                 let status = completion.outcome?.status();
