@@ -503,6 +503,7 @@ fn what_is_wrong_is_said_in_one_line() {
     let target = uri(SUBSYSTEM);
     said(&["detach", "7"], 2, "no /dev/ublkb7");
     said(&["attach", &target], 2, "--ns");
+    said(&["attach", &target, "--ns", "1", "--on-loss", "nothing"], 2, "--on-loss");
     said(&["attach", &target, "--ns", "77"], 2, "77");
     // Not even connected: nothing answers at that address.
     let nowhere = "nvmf-rdma://192.0.2.1/nqn.2026-11.org.soft-roce:none";

@@ -1,7 +1,7 @@
 //! Changes below a device: the controller turns fatal or is given up, the namespace has another
 //! size, or is another one.
 
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::{fs::FileTypeExt, net::UnixDatagram};
 
 use super::*;
 
@@ -31,6 +31,9 @@ fn errors(device: &Attached) -> [Option<i32>; 2] {
 #[test]
 #[ignore = "needs the test bed: run by ./tests/run"]
 fn a_lost_target_fails_requests() {
+    let _ = fs::remove_file("/dev/log");
+    let log = UnixDatagram::bind("/dev/log").unwrap();
+    log.set_read_timeout(Some(LIMIT)).unwrap();
     let device = Attached::new(&["--ns", "2", "--ctrl-loss-tmo", "1"]);
     let file = device.open();
     target(&["unlink", "port", "1", SUBSYSTEM]);
@@ -40,6 +43,17 @@ fn a_lost_target_fails_requests() {
     wait_for("the list says so", LIMIT, || is_failing(&device));
     let failure = entry(&device).expect("it stays")["failure"].to_string();
     assert!(failure.contains("connect"), "{failure}");
+    let said = format!("]: {}: all requests fail: ", device.path.display());
+    let mut logged = [0; 1024];
+    loop {
+        let length = log.recv(&mut logged).expect("syslog is told");
+        let line = str::from_utf8(&logged[..length]).unwrap();
+        assert!(line.starts_with("<29>nvmf["), "{line}");
+        if line.contains(&said) {
+            break;
+        }
+    }
+    fs::remove_file("/dev/log").unwrap();
     assert_eq!(errors(&device), [Some(5); 2]);
     target(&["link", "port", "1", SUBSYSTEM]);
     assert!(device.detach(&[]).status.success());

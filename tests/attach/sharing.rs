@@ -21,7 +21,7 @@ struct Sharing {
 }
 
 /// True where the driver knows shared memory; says so where it does not.
-fn is_supported() -> bool {
+pub(super) fn is_supported() -> bool {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("Linux has it");
     let is_old = release.starts_with("6.12.");
     if is_old {

@@ -47,7 +47,9 @@ fn udev_makes_links_and_gives_devices_to_their_owners() {
     assert!(device.detach(&[]).status.success());
     wait_for("the link is gone", LIMIT, || !link.exists());
     let user = User::new();
-    let attached = user.attach(9);
+    let file = user.file(1 << 20);
+    let share = ["--share", file.to_str().expect("text")];
+    let attached = user.attach(9, if sharing::is_supported() { &share } else { &[] });
     assert!(attached.status.success(), "{attached:?}");
     wait_for("the block device is the user's, too", LIMIT, || {
         ["/dev/ublkc9", "/dev/ublkb9"].iter().all(|file| {

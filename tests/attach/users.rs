@@ -29,10 +29,18 @@ impl User {
     }
 
     /// Attaches namespace 1.
-    pub(super) fn attach(&self, id: u32) -> Output {
+    pub(super) fn attach(&self, id: u32, options: &[&str]) -> Output {
         let (target, id) = (uri(SUBSYSTEM), id.to_string());
         let words = ["attach", &target, "--ns", "1", "--id", &id, "--unlocked", "--queues", "1"];
-        self.run(&[&words[..], &["--queue-size", "8"]].concat())
+        self.run(&[&words[..], &["--queue-size", "8"], options].concat())
+    }
+
+    /// A file of the user in memory.
+    pub(super) fn file(&self, bytes: u64) -> PathBuf {
+        let path = self.folder.path().join("file");
+        File::create(&path).expect("a file").set_len(bytes).expect("no byte is written");
+        chown(&path, Some(Self::ID), Some(Self::ID)).expect("root may");
+        path
     }
 }
 
@@ -59,7 +67,7 @@ fn a_user_attaches_a_device_of_theirs() {
                 thread::sleep(Duration::from_millis(5));
             }
         });
-        let all = (user.attach(9), user.run(&["list"]), user.run(&["detach", "9"]));
+        let all = (user.attach(9, &[]), user.run(&["list"]), user.run(&["detach", "9"]));
         done.store(true, Ordering::Relaxed);
         all
     });

@@ -61,9 +61,13 @@ pub(crate) fn check(written: io::Result<()>) -> Result<bool, Failure> {
 /// Prints a line on standard error, without words that may be secrets. There is no place to report
 /// that this failed.
 pub(crate) fn print_message(message: impl Display) {
-    let message = secret_text::without_secrets(&message.to_string());
-    let message = printable(&message, &[]);
+    let message = message_text(message);
     let _ = writeln!(io::stderr(), "{}", terminal::fit(&message, io::stderr()));
+}
+
+/// Line of a message, without words that may be secrets.
+pub(crate) fn message_text(message: impl Display) -> String {
+    printable(&secret_text::without_secrets(&message.to_string()), &[]).into_owned()
 }
 
 /// Prints a warning on standard error, as [`print_message`] does.

@@ -74,6 +74,21 @@ pub(super) fn leave_session() -> Result<(), Failure> {
     rustix::process::chdir("/").map_err(failed)
 }
 
+/// Sends a message to syslog: standard error of a process in the background is not read. It
+/// is lost where nothing takes it at once: what does may wait for the device of this process.
+pub(super) fn log(message: &str) {
+    /// Facility 3 (daemon), severity 5 (notice).
+    const PRIORITY: u8 = 3 << 3 | 5;
+    let line = format!("<{PRIORITY}>nvmf[{}]: {message}", std::process::id());
+    let sent = UnixDatagram::unbound().and_then(|socket| {
+        socket.set_nonblocking(true)?;
+        socket.send_to(line.as_bytes(), "/dev/log")
+    });
+    if let Err(error) = sent {
+        tracing::debug!("/dev/log: {error}");
+    }
+}
+
 /// Prepares the process, before it has other threads: it must not need memory that is gained by
 /// writing to its own device, nor unmount a file system that is on it when it ends. A device that
 /// it will take over may have such file systems already.

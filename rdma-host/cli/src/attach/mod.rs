@@ -249,7 +249,7 @@ fn serve(
     let started = start(control, &info, is_new, &mut connection, &mut threads);
     let outcome = started.and_then(|entry| {
         let threads = threads.as_mut().expect("they were started");
-        wait(control, &info, &mut connection, (threads, outputs), (entry, arguments.on_loss))
+        wait(control, &info, &mut connection, (threads, outputs), (entry, arguments))
     });
     if let Some(threads) = threads {
         if outcome.is_err() {
@@ -371,16 +371,18 @@ fn wait(
     info: &DeviceInfo,
     connection: &mut Connection,
     (threads, outputs): (&mut Threads, MetricsOutputs),
-    (entry, on_loss): (Entry, OnLoss),
+    (entry, arguments): (Entry, &Arguments),
 ) -> Result<End, Failure> {
-    let path = device::path(info.id());
     let Connection { runtime, options, changes, controller, reports, namespace, .. } = connection;
-    let metrics = Metrics::new(options, Some(path.clone()), Some(threads.reporting()));
+    let path = device::path(info.id());
+    let metrics = Metrics::new(options, Some(path), Some(threads.reporting()));
     let reports = reports.take().expect("nothing else takes them");
     let _writers = outputs.start(runtime.runtime.handle(), &metrics);
     let sectors = control.parameters(info).map_err(device::failure)?.sectors;
+    let (namespace, is_background) = (namespace.id, arguments.daemon);
+    let info = *info;
     let mut device =
-        ServedDevice { control, info: *info, controller, namespace: namespace.id, sectors, entry };
+        ServedDevice { control, info, controller, namespace, sectors, entry, is_background };
     let cause = runtime.runtime.block_on(async {
         let mut events = controller.events();
         let mut follow = std::pin::pin!(metrics.follow(controller, reports));
@@ -390,7 +392,7 @@ fn wait(
                 () = &mut follow => {}
                 Some(change) = changes.next() => {
                     let reason = device.change_state(&change);
-                    if let Some(reason) = reason.filter(|_| on_loss == OnLoss::Remove) {
+                    if let Some(reason) = reason.filter(|_| arguments.on_loss == OnLoss::Remove) {
                         return Ok(Some(Cause::Loss(reason)));
                     }
                 }
@@ -402,8 +404,14 @@ fn wait(
             }
         }
     })?;
-    let Some(cause) = cause else { return Ok(End::Detached) };
-    let id = info.id();
+    match cause {
+        Some(cause) => end(control, info.id(), cause, threads),
+        None => Ok(End::Detached),
+    }
+}
+
+/// Ends the device, or leaves it to the next process.
+fn end(control: &mut Control, id: u32, cause: Cause, threads: &Threads) -> Result<End, Failure> {
     let info = control.info(id).map_err(device::failure)?;
     match cause {
         Cause::Loss(reason) => {
@@ -412,6 +420,7 @@ fn wait(
         }
         Cause::Signal(_) if device::stop(control, &info, false)? => Ok(End::Stopped),
         Cause::Signal(signal) => {
+            let path = device::path(id);
             output::print_message(format_args!(
                 "nvmf: ended by {signal}; {path} is in use, and waits for \
                  `nvmf attach --recover {id}`"

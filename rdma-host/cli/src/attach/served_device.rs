@@ -8,7 +8,7 @@ use rdma_host::{
 use ublk::{Control, DeviceInfo};
 
 use super::{
-    device,
+    daemon, device,
     registry::{Entry, sectors},
 };
 use crate::output;
@@ -45,6 +45,7 @@ pub(super) struct ServedDevice<'a> {
     /// Size of the device in sectors of 512 bytes.
     pub(super) sectors: u64,
     pub(super) entry: Entry,
+    pub(super) is_background: bool,
 }
 
 impl ServedDevice<'_> {
@@ -134,6 +135,11 @@ impl ServedDevice<'_> {
     }
 
     fn tell(&self, what: String) {
-        output::print_message(format_args!("nvmf: {}: {what}", device::path(self.info.id())));
+        let message =
+            output::message_text(format_args!("{}: {what}", device::path(self.info.id())));
+        output::print_message(format_args!("nvmf: {message}"));
+        if self.is_background {
+            daemon::log(&message);
+        }
     }
 }
