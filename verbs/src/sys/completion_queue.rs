@@ -57,16 +57,17 @@ impl RawCompletionQueue {
         let failed = |source| Error::CreateCompletionQueue { capacity, source };
         let channel = CompletionChannel::new(device).map_err(failed)?;
         let entries = libc::c_int::try_from(capacity).unwrap_or(libc::c_int::MAX);
-        let context = channel.context();
+        let (context, vector) = (channel.context(), channel.device().next_vector());
         let raw = match api {
             VerbsApi::Legacy => None,
-            VerbsApi::Extended => extended_poll::create(&channel, capacity),
+            VerbsApi::Extended => extended_poll::create(&channel, capacity, vector),
         };
         // SAFETY: a queue from there is an extended one; both become parts of `Self`.
         let extended = raw.and_then(|raw| unsafe { ExtendedPoll::of(raw) });
         // SAFETY: the channel holds the context open, and becomes part of the queue's owner.
-        let classic =
-            || unsafe { c::ibv_create_cq(context, entries, ptr::null_mut(), channel.pointer(), 0) };
+        let classic = || unsafe {
+            c::ibv_create_cq(context, entries, ptr::null_mut(), channel.pointer(), vector)
+        };
         let raw = raw.or_else(|| NonNull::new(classic()));
         let raw = raw.ok_or_else(|| failed(io::Error::last_os_error()))?;
         // SAFETY: the call succeeded, so this is a live queue.

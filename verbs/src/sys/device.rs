@@ -9,12 +9,15 @@
 #![allow(unsafe_code)]
 
 use std::{
-    ffi::CStr,
+    ffi::{CStr, c_int},
     io,
     os::fd::BorrowedFd,
     path::Path,
     ptr::NonNull,
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
 use parking_lot::Mutex;
@@ -166,6 +169,15 @@ fn windows(attributes: &c::ibv_device_attr) -> u32 {
     if some { attributes.max_mw.max(0).cast_unsigned() } else { 0 }
 }
 
+/// Number of the next completion queue of this process.
+static NEXT_QUEUE: AtomicU32 = AtomicU32::new(0);
+
+/// Vector of a queue, by its number, of a device that has so many; 0 if it tells none.
+fn vector(number: u32, count: c_int) -> c_int {
+    let count = u32::try_from(count).unwrap_or_default().max(1);
+    (number % count).cast_signed()
+}
+
 /// Keeps a device's context open without any connection, for what is made from it.
 pub(super) struct DeviceContext {
     context: NonNull<c::ibv_context>,
@@ -184,6 +196,16 @@ impl DeviceContext {
     /// Open as long as `self`.
     pub(super) fn context(&self) -> *mut c::ibv_context {
         self.context.as_ptr()
+    }
+
+    /// Completion vector for the next completion queue: the number of an interrupt of the device,
+    /// which the kernel gives to one processor. Queues are spread over all, those of several
+    /// processes too.
+    pub(super) fn next_vector(&self) -> c_int {
+        // SAFETY: the context is open as long as `self`.
+        let count = unsafe { self.context.as_ref() }.num_comp_vectors;
+        let number = NEXT_QUEUE.fetch_add(1, Ordering::Relaxed).wrapping_add(std::process::id());
+        vector(number, count)
     }
 
     /// A share of the device's events.
@@ -386,3 +408,18 @@ pub(super) const UNBOUND: Error = Error::Misuse(
 );
 
 static OPEN_DEVICES: Mutex<Vec<Weak<DeviceContext>>> = Mutex::new(Vec::new());
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queues_are_spread_over_all_vectors() {
+        let vectors: Vec<_> = (u32::MAX - 2..=u32::MAX).map(|number| vector(number, 4)).collect();
+        assert_eq!(vectors, [1, 2, 3]);
+        assert_eq!([0, 1, 2, 3].map(|number| vector(number, 3)), [0, 1, 2, 0]);
+        for unknown in [0, -1] {
+            assert_eq!(vector(7, unknown), 0);
+        }
+    }
+}

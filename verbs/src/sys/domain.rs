@@ -52,7 +52,10 @@ impl RawDomain {
     }
 
     pub(super) fn register(&self, memory: Arc<Mapping>) -> Result<(RawRegistration, Keys), Error> {
-        let (length, flags) = (memory.len(), flags(memory.access()));
+        // Data is looked at only after a completion that came behind it, which no relaxed write
+        // passes (PCIe 2.4.1). Kernels and devices that do not know the flag ignore it.
+        let flags = flags(memory.access()) | c::IBV_ACCESS_RELAXED_ORDERING;
+        let length = memory.len();
         // SAFETY: the domain is live, and the registration below holds the memory.
         let raw =
             unsafe { c::ibv_reg_mr(self.0.raw.as_ptr(), memory.pointer().cast(), length, flags) };

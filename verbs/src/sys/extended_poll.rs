@@ -42,12 +42,16 @@ unsafe impl Send for ExtendedPoll {}
 unsafe impl Sync for ExtendedPoll {}
 
 /// Makes an extended completion queue, if the device can.
-pub(super) fn create(channel: &CompletionChannel, capacity: u32) -> Option<NonNull<c::ibv_cq>> {
+pub(super) fn create(
+    channel: &CompletionChannel,
+    capacity: u32,
+    vector: c_int,
+) -> Option<NonNull<c::ibv_cq>> {
     let mut attributes = c::ibv_cq_init_attr_ex {
         cqe: capacity,
         cq_context: ptr::null_mut(),
         channel: channel.pointer(),
-        comp_vector: 0,
+        comp_vector: vector.cast_unsigned(),
         wc_flags: u64::from(
             c::IBV_WC_EX_WITH_BYTE_LEN | c::IBV_WC_EX_WITH_IMM | c::IBV_WC_EX_WITH_QP_NUM,
         ),
