@@ -2,6 +2,8 @@
 
 use std::{io, path::PathBuf};
 
+use crate::QueuePairCapabilities;
+
 /// Error of an operation: one variant for each, with the remedy in its text.
 ///
 /// The operating system's own error is the [source](std::error::Error::source) and not part of
@@ -60,8 +62,19 @@ pub enum Error {
     CreateEndpoint(#[source] io::Error),
 
     /// Making a queue pair failed.
-    #[error("cannot make a queue pair; compare depths, segments and inline bytes with the limits")]
-    CreateQueuePair(#[source] io::Error),
+    #[error(
+        "cannot make a queue pair of {} sends and {} receives, {} segments and {} inline bytes a \
+         send; `ibv_devinfo -v` has the device's limits, and the memory of queues is locked \
+         (`ulimit -l`)",
+        requested.max_send_wr, requested.max_recv_wr, requested.max_send_sge,
+        requested.max_inline_data
+    )]
+    CreateQueuePair {
+        /// Size that was asked for.
+        requested: QueuePairCapabilities,
+        /// The system's answer.
+        source: io::Error,
+    },
 
     /// Disconnecting failed.
     #[error("cannot disconnect; was the connection established?")]

@@ -69,13 +69,20 @@ impl RawQueuePair {
             return Err(Error::AnotherDevice("completion queue"));
         }
         let mut attributes = attributes(queue, capabilities);
-        let (raw, extended) = match api {
-            // Lists of segments are added up wrongly by rxe before rdma-core 64.
-            VerbsApi::Extended if capabilities.max_send_sge == 1 => {
-                id.with(|id| create_extended(id, domain, &mut attributes))?
+        let (raw, extended) = id.with(|id| {
+            // SAFETY: `with` gives a live id, and locks it.
+            if !unsafe { (*id).qp }.is_null() {
+                return Err(Error::Misuse("the endpoint has a queue pair already"));
             }
-            _ => (id.with(|id| create(id, domain, &mut attributes))?, None),
-        };
+            let made = match api {
+                // Lists of segments are added up wrongly by rxe before rdma-core 64.
+                VerbsApi::Extended if capabilities.max_send_sge == 1 => {
+                    create_extended(id, domain, &mut attributes)
+                }
+                _ => create(id, domain, &mut attributes).map(|raw| (raw, None)),
+            };
+            made.map_err(|source| Error::CreateQueuePair { requested: capabilities, source })
+        })?;
         // SAFETY: `create` returns a live queue pair.
         let number = unsafe { raw.as_ref() }.qp_num;
         let pair = Self {
@@ -248,19 +255,14 @@ fn attributes(queue: &QueueInner, capabilities: QueuePairCapabilities) -> c::ibv
     }
 }
 
-/// Makes the id's queue pair. Under the id's lock.
+/// Makes the id's queue pair, if it has none. Under the id's lock.
 fn create(
     id: *mut c::rdma_cm_id,
     domain: &DomainInner,
     attributes: &mut c::ibv_qp_init_attr,
-) -> Result<NonNull<c::ibv_qp>, Error> {
-    // SAFETY: the caller's id is live, and locked.
-    if !unsafe { (*id).qp }.is_null() {
-        return Err(Error::Misuse("the endpoint has a queue pair already"));
-    }
+) -> io::Result<NonNull<c::ibv_qp>> {
     // SAFETY: the id and all that the attributes name are live and of one device.
-    check(unsafe { c::rdma_create_qp(id, domain.pointer(), &raw mut *attributes) })
-        .map_err(Error::CreateQueuePair)?;
+    check(unsafe { c::rdma_create_qp(id, domain.pointer(), &raw mut *attributes) })?;
     queue_pair_of(id)
 }
 
@@ -270,7 +272,7 @@ fn create_extended(
     id: *mut c::rdma_cm_id,
     domain: &DomainInner,
     attributes: &mut c::ibv_qp_init_attr,
-) -> Result<(NonNull<c::ibv_qp>, Option<ExtendedSends>), Error> {
+) -> io::Result<(NonNull<c::ibv_qp>, Option<ExtendedSends>)> {
     let mut extended = c::ibv_qp_init_attr_ex {
         qp_context: attributes.qp_context,
         send_cq: attributes.send_cq,
@@ -294,10 +296,8 @@ fn create_extended(
         source_qpn: 0,
         send_ops_flags: OPERATIONS.into(),
     };
-    // SAFETY: the caller's id is live, and locked.
-    let vacant = unsafe { (*id).qp }.is_null();
     // SAFETY: the id and all that the attributes name are live and of one device.
-    if !vacant || unsafe { c::rdma_create_qp_ex(id, &raw mut extended) } != 0 {
+    if unsafe { c::rdma_create_qp_ex(id, &raw mut extended) } != 0 {
         return Ok((create(id, domain, attributes)?, None));
     }
     let raw = queue_pair_of(id)?;
@@ -306,10 +306,9 @@ fn create_extended(
 }
 
 /// The queue pair that an id has. Under the id's lock.
-fn queue_pair_of(id: *mut c::rdma_cm_id) -> Result<NonNull<c::ibv_qp>, Error> {
+fn queue_pair_of(id: *mut c::rdma_cm_id) -> io::Result<NonNull<c::ibv_qp>> {
     // SAFETY: the caller's id is live, and locked.
-    NonNull::new(unsafe { (*id).qp })
-        .ok_or_else(|| Error::CreateQueuePair(io::Error::from_raw_os_error(libc::EINVAL)))
+    NonNull::new(unsafe { (*id).qp }).ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))
 }
 
 /// Hands a chain of `count` requests to the plug-in.

@@ -129,11 +129,14 @@ impl Simulation {
         if self.endpoints[&endpoint].pair.is_some() {
             return Err(Error::Misuse("the endpoint has a queue pair already"));
         }
+        let refused = |errno: Errno| {
+            Err(Error::CreateQueuePair { requested: capabilities, source: errno.into() })
+        };
         if !self.is_alive(device) {
-            return Err(Error::CreateQueuePair(Errno::IO.into()));
+            return refused(Errno::IO);
         }
         if !fits(&capabilities) {
-            return Err(Error::CreateQueuePair(Errno::INVAL.into()));
+            return refused(Errno::INVAL);
         }
         let offset = u32::try_from(self.next_id()).expect("fewer than 2^32 objects are ever made");
         let id = PairId(FIRST_NUMBER + offset);
