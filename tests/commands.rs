@@ -349,6 +349,36 @@ fn one_namespace_that_cannot_be_used_does_not_hide_the_others() {
 
 #[test]
 #[ignore = "needs the test bed: run by ./tests/run"]
+fn the_machine_is_checked() {
+    let checked = |limit: &str| {
+        let script = format!("ulimit -l {limit} && exec \"$NVMF\" doctor -o json");
+        let output = run(Command::new("sh").args(["-c", &script]), &[]);
+        let checks: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let text = |check: &Value, key: &str| check[key].as_str().unwrap().to_owned();
+        let verdicts: BTreeMap<_, _> = checks
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|check| (text(check, "check"), text(check, "verdict")))
+            .collect();
+        (output.status.code(), verdicts)
+    };
+    let (code, all) = checked("unlimited");
+    assert_eq!(code, Some(0), "{all:?}");
+    for name in ["connection manager", "rxe0", "rxe0 port 1", "locked memory"] {
+        assert_eq!(all[name], "ok", "{all:?}");
+    }
+    let (code, little) = checked("1024");
+    assert_eq!((code, &*little["locked memory"]), (Some(0), "warning"));
+    let file = "/dev/infiniband/rdma_cm";
+    fs::rename(file, "/dev/infiniband/away").unwrap();
+    let (code, without) = checked("unlimited");
+    fs::rename("/dev/infiniband/away", file).unwrap();
+    assert_eq!((code, &*without["connection manager"]), (Some(1), "error"));
+}
+
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
 fn ranges_are_set_to_zeros_and_deallocated() {
     let target = uri(SUBSYSTEM);
     let mut data = noise(64 * 512, 11);

@@ -131,7 +131,7 @@ impl<P: Provider> Endpoint<P> {
         queue: &CompletionQueue<P>,
         capabilities: QueuePairCapabilities,
     ) -> Result<PreparedQueuePair<P>, Error> {
-        capabilities.check()?;
+        capabilities.check().map_err(Error::Misuse)?;
         let entries = capabilities.max_send_wr.saturating_add(capabilities.max_recv_wr);
         let reservation = queue.reserve(entries)?;
         let request = QueuePairRequest { domain: domain.raw(), queue: queue.raw(), capabilities };

@@ -4,7 +4,7 @@ use std::{fmt, ops::Deref};
 
 use arrayvec::ArrayVec;
 
-use crate::{Error, token::SLOTS_MAX};
+use crate::token::SLOTS_MAX;
 
 /// Parameters of a connection request or acceptance (`rdma_conn_param`).
 #[derive(Clone, Copy, Debug)]
@@ -99,16 +99,16 @@ pub struct QueuePairCapabilities {
 
 impl QueuePairCapabilities {
     /// Refuses sizes that no device supports.
-    pub(crate) fn check(self) -> Result<(), Error> {
+    pub(crate) fn check(self) -> Result<(), &'static str> {
         let Self { max_send_wr, max_recv_wr, max_send_sge, .. } = self;
         if max_send_wr == 0 || max_recv_wr == 0 {
-            return Err(Error::Misuse("a queue pair needs at least one send and one receive"));
+            return Err("a queue pair needs at least one send and one receive");
         }
         if max_send_wr > SLOTS_MAX || max_recv_wr > SLOTS_MAX {
-            return Err(Error::Misuse("a queue pair has at most 2^24 sends and 2^24 receives"));
+            return Err("a queue pair has at most 2^24 sends and 2^24 receives");
         }
         if max_send_sge == 0 || max_send_sge as usize > SGE_MAX {
-            return Err(Error::Misuse("a send gathers 1 to 4 buffers"));
+            return Err("a send gathers 1 to 4 buffers");
         }
         Ok(())
     }

@@ -39,8 +39,8 @@ use nvmf_options::{
 pub use crate::bench::execute_random_reads;
 use crate::{
     commands::{
-        blocks, config, discover, generate, hostnqn, identify, identify_data, key, log, monitor,
-        nvm, passthrough, read_write, report_bug, reservations, write_verify, zns,
+        blocks, config, discover, doctor, generate, hostnqn, identify, identify_data, key, log,
+        monitor, nvm, passthrough, read_write, report_bug, reservations, write_verify, zns,
     },
     failure::Failure,
 };
@@ -108,6 +108,9 @@ enum Command {
     Detach(attach::DetachArguments),
     #[command(after_help = "Example:\n  nvmf discover -a ADDRESS")]
     Discover(discover::Arguments),
+    /// Check this machine's RDMA devices, limits and settings, and say what to do.
+    #[command(after_help = "Example:\n  nvmf doctor")]
+    Doctor(doctor::Arguments),
     /// Overwrite blocks with what the target leaves there: deallocate them (Dataset Management).
     #[command(
         visible_alias = "discard",
@@ -252,6 +255,7 @@ fn run() -> Result<(), Failure> {
         Command::Copy(arguments) => capture::run(&arguments),
         Command::Detach(arguments) => attach::detach(&arguments),
         Command::Discover(arguments) => capture::run(&arguments),
+        Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Dsm(arguments) => capture::run(&arguments),
         Command::Flush(arguments) => capture::run(&arguments),
         Command::Generate(command) => generate::run(&command, Arguments::command()),

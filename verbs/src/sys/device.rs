@@ -43,6 +43,10 @@ pub struct DeviceInfo {
     pub node_guid: u64,
     /// Ports.
     pub ports: Vec<PortInfo>,
+    /// Limits, without those of a connection.
+    pub limits: Limits,
+    /// Completion vectors: interrupts, over which completion queues are spread.
+    pub completion_vectors: u32,
 }
 
 /// One port of a device.
@@ -172,7 +176,7 @@ fn windows(attributes: &c::ibv_device_attr) -> u32 {
 /// Number of the next completion queue of this process.
 static NEXT_QUEUE: AtomicU32 = AtomicU32::new(0);
 
-/// Vector of a queue, by its number, of a device that has so many; 0 if it tells none.
+/// Vector of a queue, by its number, of a device that has `count` of them; 0 if it tells none.
 fn vector(number: u32, count: c_int) -> c_int {
     let count = u32::try_from(count).unwrap_or_default().max(1);
     (number % count).cast_signed()
@@ -199,8 +203,8 @@ impl DeviceContext {
     }
 
     /// Completion vector for the next completion queue: the number of an interrupt of the device,
-    /// which the kernel gives to one processor. Queues are spread over all, those of several
-    /// processes too.
+    /// which the kernel gives to one processor. The queues of one process are spread over all, and
+    /// begin at another one in each process.
     pub(super) fn next_vector(&self) -> c_int {
         // SAFETY: the context is open as long as `self`.
         let count = unsafe { self.context.as_ref() }.num_comp_vectors;
@@ -357,12 +361,17 @@ impl OpenDevice {
     fn describe(&self) -> Result<DeviceInfo, Error> {
         // SAFETY: the context is open as long as `self`.
         let attributes = unsafe { attributes::query(self.context) }?;
+        // SAFETY: the context is open as long as `self`.
+        let vectors = unsafe { self.context.as_ref() }.num_comp_vectors;
         let ports: Result<_, _> =
             (1..=attributes.phys_port_cnt).map(|number| self.port(number)).collect();
         Ok(DeviceInfo {
             name: self.name.clone(),
             node_guid: u64::from_be(attributes.node_guid),
             ports: ports?,
+            // SAFETY: the context is open as long as `self`.
+            limits: unsafe { limits_of(self.context) }?,
+            completion_vectors: vectors.max(0).cast_unsigned(),
         })
     }
 

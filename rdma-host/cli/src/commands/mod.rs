@@ -4,6 +4,7 @@ mod block_file;
 pub(crate) mod blocks;
 pub(crate) mod config;
 pub(crate) mod discover;
+pub(crate) mod doctor;
 pub(crate) mod generate;
 pub(crate) mod hostnqn;
 pub(crate) mod identify;
