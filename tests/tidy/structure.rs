@@ -19,10 +19,10 @@ struct Limits {
 const PACKAGES: [Limits; 12] = [
     Limits { root: "auth/src/lib.rs", lines: 1_700 },
     Limits { root: "rdma-host/src/lib.rs", lines: 19_805 },
-    Limits { root: "rdma-host/cli/src/lib.rs", lines: 17_446 },
+    Limits { root: "rdma-host/cli/src/lib.rs", lines: 18_107 },
     Limits { root: "rdma-host/options/src/lib.rs", lines: 2_960 },
     Limits { root: "rdma-host/capi/src/lib.rs", lines: 1_800 },
-    Limits { root: "rdma-host/pmix/src/lib.rs", lines: 341 },
+    Limits { root: "rdma-host/pmix/src/lib.rs", lines: 376 },
     Limits { root: "rdma-host/ublk/src/lib.rs", lines: 1_064 },
     Limits { root: "soft-roce/src/lib.rs", lines: 8_212 },
     Limits { root: "soft-roce/fabric/src/lib.rs", lines: 3_986 },

@@ -3,18 +3,24 @@
 use std::{
     ffi::{CString, c_int},
     sync::Arc,
+    thread,
     time::{Duration, Instant},
 };
 
 use crate::{
     call::Call,
     error::Error,
-    layout::{self, JOB_SIZE, Process, RANK_WILDCARD},
+    layout::{self, COLLECT_DATA, Info, JOB_SIZE, Process, RANK_WILDCARD, REFRESH_CACHE},
     sys::Functions,
 };
 
 /// Time that the launcher has to take leave of this process.
 const FINALIZE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Time between two looks for a text that was not found.
+const RETRY_INTERVAL: Duration = Duration::from_millis(5);
+/// Status `PMIX_ERR_NOT_FOUND`.
+const NOT_FOUND: c_int = -46;
 
 /// Connection to the launcher, which ends when it is dropped. A launcher may end the whole job if a
 /// process ends without that.
@@ -51,7 +57,7 @@ impl Client {
             let functions = Arc::new(Functions::open()?);
             let process = functions.init()?;
             let all = process.with_rank(RANK_WILDCARD);
-            let size = functions.get_u32(&all, &layout::key(JOB_SIZE)?, seconds(limit));
+            let size = functions.get_u32(&all, &layout::key(JOB_SIZE)?, &[timeout(limit)]);
             match size {
                 Ok(size) => Ok(Self { functions, process, size }),
                 Err(error) => {
@@ -90,11 +96,22 @@ impl Client {
     /// Waits until all processes of the job have called this. After a fence that failed there must
     /// be no other one: processes may have left it that others are still in.
     pub fn fence(&self, limit: Duration) -> Call<Fence> {
+        self.fence_with(limit, false)
+    }
+
+    /// As [`fence`](Self::fence), and all processes have what all have published before.
+    pub fn exchange(&self, limit: Duration) -> Call<Fence> {
+        self.fence_with(limit, true)
+    }
+
+    fn fence_with(&self, limit: Duration, collects: bool) -> Call<Fence> {
         let functions = Arc::clone(&self.functions);
         let all = self.process.with_rank(RANK_WILDCARD);
         Call::start("PMIx_Fence", limit, move || {
+            let mut attributes = vec![timeout(limit)];
+            attributes.extend(collects.then(|| Info::flag(COLLECT_DATA)));
             let arrived = Instant::now();
-            functions.fence(&all, seconds(limit))?;
+            functions.fence(&all, &attributes)?;
             Ok(Fence { arrived, left: Instant::now() })
         })
     }
@@ -103,7 +120,21 @@ impl Client {
     pub fn text_of(&self, rank: u32, key: &str, limit: Duration) -> Call<String> {
         let functions = Arc::clone(&self.functions);
         let (process, key) = (self.process.with_rank(rank), layout::key(key));
-        Call::start("PMIx_Get", limit, move || functions.get_text(&process, &key?, seconds(limit)))
+        let deadline = Instant::now() + limit;
+        Call::start("PMIx_Get", limit, move || {
+            let key = key?;
+            loop {
+                let attributes = [timeout(limit), Info::flag(REFRESH_CACHE)];
+                match functions.get_text(&process, &key, &attributes) {
+                    // Of a process that has published other keys, the library does not wait for
+                    // more.
+                    Err(Error::Status { status: NOT_FOUND, .. }) if Instant::now() < deadline => {
+                        thread::sleep(RETRY_INTERVAL);
+                    }
+                    result => return result,
+                }
+            }
+        })
     }
 }
 
@@ -115,8 +146,8 @@ impl Drop for Client {
     }
 }
 
-/// Whole seconds for the launcher, which knows no parts of them.
-fn seconds(limit: Duration) -> c_int {
+/// Attribute that limits a call in whole seconds: the launcher knows no parts of them.
+fn timeout(limit: Duration) -> Info {
     let whole = limit.as_secs() + u64::from(limit.subsec_nanos() > 0);
-    c_int::try_from(whole.max(1)).unwrap_or(c_int::MAX)
+    Info::timeout(c_int::try_from(whole.max(1)).unwrap_or(c_int::MAX))
 }

@@ -17,11 +17,16 @@ pub(crate) const SCOPE_GLOBAL: u8 = 3;
 
 /// `PMIX_JOB_SIZE`: number of ranks.
 pub(crate) const JOB_SIZE: &str = "pmix.job.size";
+/// `PMIX_COLLECT_DATA`: a fence gives all processes what all have published.
+pub(crate) const COLLECT_DATA: &str = "pmix.collect";
+/// `PMIX_GET_REFRESH_CACHE`: what was found before may have changed; since version 4.
+pub(crate) const REFRESH_CACHE: &str = "pmix.get.refresh";
 /// `PMIX_TIMEOUT`: seconds after which the launcher gives a call up.
 pub(crate) const TIMEOUT: &str = "pmix.timeout";
 
 /// Values of `pmix_data_type_t`.
 pub(crate) mod data_type {
+    pub(crate) const BOOL: u16 = 1;
     pub(crate) const STRING: u16 = 3;
     pub(crate) const INT: u16 = 6;
     pub(crate) const UINT32: u16 = 14;
@@ -48,6 +53,7 @@ pub(crate) struct Value {
 /// Members of the value's union that are used here, and the size of all.
 #[repr(C)]
 pub(crate) union ValueData {
+    pub(crate) flag: bool,
     pub(crate) string: *mut c_char,
     pub(crate) integer: c_int,
     pub(crate) uint32: u32,
@@ -78,8 +84,18 @@ impl Info {
     pub(crate) fn timeout(seconds: c_int) -> Self {
         let mut data = ValueData { all: [0; 3] };
         data.integer = seconds;
-        let key = key(TIMEOUT).expect("the key is short");
-        Self { key, flags: 0, value: Value { data_type: data_type::INT, data } }
+        Self::new(TIMEOUT, Value { data_type: data_type::INT, data })
+    }
+
+    /// Attribute that says yes.
+    pub(crate) fn flag(name: &str) -> Self {
+        let mut data = ValueData { all: [0; 3] };
+        data.flag = true;
+        Self::new(name, Value { data_type: data_type::BOOL, data })
+    }
+
+    fn new(name: &str, value: Value) -> Self {
+        Self { key: key(name).expect("the names of attributes are short"), flags: 0, value }
     }
 }
 
@@ -135,11 +151,14 @@ mod tests {
             ("sizeof(pmix_status_t)", size_of::<c_int>()),
             ("PMIX_RANK_WILDCARD", RANK_WILDCARD as usize),
             ("PMIX_GLOBAL", SCOPE_GLOBAL.into()),
+            ("PMIX_BOOL", data_type::BOOL.into()),
             ("PMIX_STRING", data_type::STRING.into()),
             ("PMIX_INT", data_type::INT.into()),
             ("PMIX_UINT32", data_type::UINT32.into()),
             (&format!("sizeof(PMIX_JOB_SIZE) == {}", JOB_SIZE.len() + 1), 1),
             (&format!("!strcmp(PMIX_JOB_SIZE, \"{JOB_SIZE}\")"), 1),
+            (&format!("!strcmp(PMIX_COLLECT_DATA, \"{COLLECT_DATA}\")"), 1),
+            (&format!("!strcmp(PMIX_GET_REFRESH_CACHE, \"{REFRESH_CACHE}\")"), 1),
             (&format!("!strcmp(PMIX_TIMEOUT, \"{TIMEOUT}\")"), 1),
         ];
         let prints = expected.map(|(term, _)| format!("  printf(\"%zu\\n\", (size_t)({term}));\n"));

@@ -98,10 +98,10 @@ impl Functions {
     }
 
     /// Waits until the processes that `all` names have called this.
-    pub(crate) fn fence(&self, all: &Process, seconds: c_int) -> Result<(), Error> {
-        let timeout = Info::timeout(seconds);
-        // SAFETY: one process and one attribute, which live until the call returns.
-        let status = unsafe { (self.fence)(&raw const *all, 1, &raw const timeout, 1) };
+    pub(crate) fn fence(&self, all: &Process, attributes: &[Info]) -> Result<(), Error> {
+        let (first, count) = (attributes.as_ptr(), attributes.len());
+        // SAFETY: one process and the attributes, which live until the call returns.
+        let status = unsafe { (self.fence)(&raw const *all, 1, first, count) };
         self.check("PMIx_Fence", status)
     }
 
@@ -110,9 +110,9 @@ impl Functions {
         &self,
         process: &Process,
         key: &Key,
-        seconds: c_int,
+        attributes: &[Info],
     ) -> Result<String, Error> {
-        let value = self.get(process, key, seconds)?;
+        let value = self.get(process, key, attributes)?;
         // SAFETY: the library has returned a value that is aligned, initialised and ours.
         let Value { data_type, data } = unsafe { &*value };
         if *data_type != data_type::STRING {
@@ -135,9 +135,9 @@ impl Functions {
         &self,
         process: &Process,
         key: &Key,
-        seconds: c_int,
+        attributes: &[Info],
     ) -> Result<u32, Error> {
-        let value = self.get(process, key, seconds)?;
+        let value = self.get(process, key, attributes)?;
         // SAFETY: the library has returned a value that is aligned, initialised and ours.
         let Value { data_type, data } = unsafe { &*value };
         if *data_type != data_type::UINT32 {
@@ -151,14 +151,13 @@ impl Functions {
     }
 
     /// Value by a key, which the caller frees.
-    fn get(&self, process: &Process, key: &Key, seconds: c_int) -> Result<*mut Value, Error> {
-        let timeout = Info::timeout(seconds);
+    fn get(&self, process: &Process, key: &Key, attributes: &[Info]) -> Result<*mut Value, Error> {
+        let (first, count) = (attributes.as_ptr(), attributes.len());
         let mut value = ptr::null_mut();
-        // SAFETY: process, key and one attribute live until the call returns, which then writes
-        // one pointer.
-        let status = unsafe {
-            (self.get)(&raw const *process, key.as_ptr(), &raw const timeout, 1, &raw mut value)
-        };
+        // SAFETY: process, key and attributes live until the call returns, which then writes one
+        // pointer.
+        let status =
+            unsafe { (self.get)(&raw const *process, key.as_ptr(), first, count, &raw mut value) };
         self.check("PMIx_Get", status)?;
         if value.is_null() { Err(Error::Value("value")) } else { Ok(value) }
     }

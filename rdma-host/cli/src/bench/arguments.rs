@@ -1,6 +1,6 @@
 //! The command line of `nvmf bench`.
 
-use std::{path::PathBuf, time::Duration};
+use std::{ops::Range, path::PathBuf, time::Duration};
 
 use clap::{Args, ValueEnum};
 
@@ -8,6 +8,7 @@ use super::{
     block_sizes::BlockSizes,
     fail_conditions::FailCondition,
     random_distribution::RandomDistribution,
+    rank_position::{RankPosition, RankRegions},
     rate::Rate,
     result_format::ResultFormat,
     steady_state::SteadyStateDetector,
@@ -112,6 +113,19 @@ pub(crate) struct Arguments {
           conflicts_with_all = ["target", "sweep", "also", "verify", "hlog", "json",
                                 "baseline", "fail_if", "job"])]
     pub(super) compare: Option<Vec<PathBuf>>,
+
+    /// Blocks of each rank, if a launcher starts several (srun --mpi=pmix, mpirun): all of them, or
+    /// a part of its own [default: shared].
+    #[arg(long, value_name = "BLOCKS")]
+    ranks: Option<RankRegions>,
+
+    /// Write the report of each rank, too, for --merge: PREFIX.RANK.json.
+    #[arg(long, value_name = "PREFIX")]
+    pub(super) rank_json: Option<PathBuf>,
+
+    /// Time for which ranks wait for others that are late, to connect or with their results.
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = size::duration)]
+    pub(super) rank_timeout: Duration,
 
     /// Merge JSON reports of separate runs, one of each host, instead of measuring: histograms are
     /// added, and rates are summed over the time in which all measured.
@@ -287,8 +301,13 @@ impl Arguments {
         })
     }
 
-    /// Refuses a region that does not fit the namespace, or holds no command of `bytes` bytes.
-    pub(super) fn check_region(&self, namespace_bytes: u64, bytes: u64) -> Result<(), Failure> {
+    /// Refuses a region that does not fit the namespace, or holds no command of a point.
+    pub(super) fn check_region(
+        &self,
+        namespace_bytes: u64,
+        point: &Point,
+        rank: RankPosition,
+    ) -> Result<(), Failure> {
         if let Some(size) = self.size.filter(|&size| size > namespace_bytes) {
             return Err(Failure::usage(format!(
                 "--size {} is more than the namespace has, {}",
@@ -296,10 +315,17 @@ impl Arguments {
                 size::format_bytes(namespace_bytes)
             )));
         }
-        if self.region_bytes(namespace_bytes) < bytes {
-            return Err(Failure::usage(REGION_TOO_SMALL));
+        let region = self.region(namespace_bytes, point, rank);
+        if region.end - region.start >= point.bs.largest() {
+            return Ok(());
         }
-        Ok(())
+        Err(match rank.regions {
+            RankRegions::Shared => Failure::usage(REGION_TOO_SMALL),
+            RankRegions::Disjoint => Failure::usage(format!(
+                "--size and the namespace must hold at least one --bs for each of the {} ranks",
+                rank.count
+            )),
+        })
     }
 
     /// Duration of one interval of the series.
@@ -322,6 +348,10 @@ impl Arguments {
         self.random_distribution.unwrap_or_default()
     }
 
+    pub(super) fn ranks(&self) -> RankRegions {
+        self.ranks.unwrap_or_default()
+    }
+
     pub(super) fn arrival(&self) -> Arrival {
         self.arrival.unwrap_or_default()
     }
@@ -336,9 +366,15 @@ impl Arguments {
         self.hlog.is_some() || self.html.is_some() || self.json.is_some()
     }
 
-    /// Bytes to use of a namespace that has `namespace_bytes`.
-    pub(super) fn region_bytes(&self, namespace_bytes: u64) -> u64 {
-        self.size.unwrap_or(u64::MAX).min(namespace_bytes)
+    /// Bytes of a namespace that a rank uses, if the namespace has `namespace_bytes`.
+    pub(super) fn region(
+        &self,
+        namespace_bytes: u64,
+        point: &Point,
+        rank: RankPosition,
+    ) -> Range<u64> {
+        let all = self.size.unwrap_or(u64::MAX).min(namespace_bytes);
+        rank.region(all, point.bs.largest())
     }
 }
 
@@ -393,7 +429,7 @@ mod tests {
 
     /// Options that a measurement depends on, and the key by which its result has them: settings
     /// that differ are named by a comparison.
-    const SETTINGS: [(&str, &str); 51] = [
+    const SETTINGS: [(&str, &str); 52] = [
         ("ack_timeout", "ack_timeout"),
         ("also", "also"),
         ("arrival", "arrival"),
@@ -429,6 +465,7 @@ mod tests {
         ("queue_size", "queue_entries"),
         ("ramp", "ramp_s"),
         ("random_distribution", "random_distribution"),
+        ("ranks", "rank_regions"),
         ("rate", "rate"),
         ("retry_count", "retry_count"),
         ("runtime", "runtime_s"),
@@ -449,11 +486,12 @@ mod tests {
     /// Options on which no figure depends: outputs, permission, comparison, the host's name, and
     /// what happens once the connection is lost; --sweep has its settings by their own keys.
     #[rustfmt::skip]
-    const NO_SETTINGS: [&str; 27] = [
+    const NO_SETTINGS: [&str; 29] = [
         "baseline", "compare", "config", "ctrl_loss_tmo", "fail_if", "fail_if_worse",
         "fast_io_fail_tmo", "fence_cntlid", "fence_tmo", "force", "hlog", "hostid", "hostnqn",
-        "html", "job", "json", "merge", "output_format", "overwrite", "reconnect_delay",
-        "reconnect_delay_max", "reconnect_jitter", "reconnect_strict", "reconnect_time_limit",
+        "html", "job", "json", "merge", "output_format", "overwrite", "rank_json",
+        "rank_timeout", "reconnect_delay", "reconnect_delay_max", "reconnect_jitter",
+        "reconnect_strict", "reconnect_time_limit",
         "retry_first_connect", "sweep", "transport",
     ];
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{arguments::Arrival, rate::Rate};
+use super::{arguments::Arrival, rank_position::RankPosition, rate::Rate};
 use crate::data_pattern::mix;
 
 /// Due times of one worker, since the start. They do not depend on when commands complete.
@@ -27,9 +27,20 @@ struct Stream {
 
 impl Arrivals {
     /// Due times of worker `index` of `workers` that share `rate`. At equal distances, the workers
-    /// take turns.
-    pub(super) fn new(rate: Rate, arrival: Arrival, index: usize, workers: usize) -> Self {
-        let stream = |rate, write| Stream::new(rate, write, arrival, index, workers);
+    /// take turns, and so do the ranks.
+    pub(super) fn new(
+        rate: Rate,
+        arrival: Arrival,
+        index: usize,
+        workers: usize,
+        rank: RankPosition,
+    ) -> Self {
+        let stream = |rate, write| {
+            let state = mix((rank.stream() + index as u64) ^ mix(rate) ^ salt(write));
+            let gap = 1e9 * workers as f64 / rate as f64;
+            let first = gap * (index as f64 + rank.phase()) / workers as f64;
+            Stream::new(Stream { write, arrival, gap, next: first, state })
+        };
         let streams = match rate {
             Rate::All(rate) => vec![stream(rate, None)],
             Rate::Each { read, write } => {
@@ -70,18 +81,22 @@ impl Arrivals {
     }
 }
 
+/// Number by which the random numbers of reads and writes of one rate are independent.
+fn salt(write: Option<bool>) -> u64 {
+    if write == Some(true) { mix(1) } else { 0 }
+}
+
 impl Stream {
-    fn new(rate: u64, write: Option<bool>, arrival: Arrival, index: usize, workers: usize) -> Self {
-        let gap = 1e9 * workers as f64 / rate as f64;
-        // Reads and writes of one rate are independent of each other.
-        let salt = if write == Some(true) { mix(1) } else { 0 };
-        let state = mix(index as u64 ^ mix(rate) ^ salt);
-        let mut this = Self { write, arrival, gap, next: 0.0, state };
-        match arrival {
-            Arrival::Constant => this.next = gap * index as f64 / workers as f64,
-            Arrival::Poisson => this.advance(),
+    /// Stream whose `next` is the first due time at equal distances.
+    fn new(stream: Self) -> Self {
+        match stream.arrival {
+            Arrival::Constant => stream,
+            Arrival::Poisson => {
+                let mut stream = Self { next: 0.0, ..stream };
+                stream.advance();
+                stream
+            }
         }
-        this
     }
 
     fn due(&self) -> Duration {
@@ -126,7 +141,12 @@ mod tests {
 
     #[test]
     fn workers_take_turns_at_equal_distances() {
-        let of = |index| times(Arrivals::new(Rate::All(1000), Arrival::Constant, index, 2), 3);
+        let of = |index| {
+            times(
+                Arrivals::new(Rate::All(1000), Arrival::Constant, index, 2, RankPosition::ALONE),
+                3,
+            )
+        };
         let millis = |list: [u64; 3]| list.map(Duration::from_millis).to_vec();
         assert_eq!(of(0), millis([0, 2, 4]));
         assert_eq!(of(1), millis([1, 3, 5]));
@@ -135,7 +155,8 @@ mod tests {
     #[test]
     fn distances_do_not_drift() {
         // 3 a second has no exact distance.
-        let mut arrivals = Arrivals::new(Rate::All(3), Arrival::Constant, 0, 1);
+        let mut arrivals =
+            Arrivals::new(Rate::All(3), Arrival::Constant, 0, 1, RankPosition::ALONE);
         (0..3_000_000).for_each(|_| arrivals.advance());
         let drift = arrivals.due().as_secs_f64() - 1e6;
         assert!(drift.abs() < 1e-3, "{drift}");
@@ -143,7 +164,10 @@ mod tests {
 
     #[test]
     fn random_times_have_the_mean_and_spread_of_a_poisson_process() {
-        let times = times(Arrivals::new(Rate::All(1000), Arrival::Poisson, 0, 1), 100_000);
+        let times = times(
+            Arrivals::new(Rate::All(1000), Arrival::Poisson, 0, 1, RankPosition::ALONE),
+            100_000,
+        );
         let gaps: Vec<_> = times.windows(2).map(|two| (two[1] - two[0]).as_secs_f64()).collect();
         let mean = gaps.iter().sum::<f64>() / gaps.len() as f64;
         let spread = gaps.iter().map(|gap| (gap - mean).powi(2)).sum::<f64>() / gaps.len() as f64;
@@ -151,7 +175,10 @@ mod tests {
         assert!((spread.sqrt() / mean - 1.0).abs() < 0.02, "{spread}");
         assert_ne!(
             times,
-            self::times(Arrivals::new(Rate::All(1000), Arrival::Poisson, 1, 2), 100_000)
+            self::times(
+                Arrivals::new(Rate::All(1000), Arrival::Poisson, 1, 2, RankPosition::ALONE),
+                100_000
+            )
         );
     }
 
@@ -159,7 +186,7 @@ mod tests {
     fn reads_and_writes_have_rates_of_their_own() {
         for arrival in [Arrival::Constant, Arrival::Poisson] {
             let rate = Rate::Each { read: 3000, write: 1000 };
-            let mut arrivals = Arrivals::new(rate, arrival, 0, 1);
+            let mut arrivals = Arrivals::new(rate, arrival, 0, 1, RankPosition::ALONE);
             let (mut reads, mut writes, mut latest) = (0, 0, Duration::ZERO);
             while arrivals.due() < Duration::from_secs(20) {
                 assert!(arrivals.due() >= latest, "in the order of time");
@@ -175,17 +202,21 @@ mod tests {
             assert!(near(reads, 60_000) && near(writes, 20_000), "{reads} {writes}");
         }
         let each = Rate::Each { read: 100, write: 100 };
-        let arrivals = Arrivals::new(each, Arrival::Poisson, 0, 1);
+        let arrivals = Arrivals::new(each, Arrival::Poisson, 0, 1, RankPosition::ALONE);
         let [read, write] = arrivals.streams.as_slice() else { panic!("two streams") };
         assert!((read.next - write.next).abs() > 1.0, "they are independent");
-        let arrivals = Arrivals::new(each, Arrival::Constant, 0, 1);
+        let arrivals = Arrivals::new(each, Arrival::Constant, 0, 1, RankPosition::ALONE);
         assert_eq!(arrivals.remaining_before(Duration::from_secs(1)), 200);
-        assert_eq!(Arrivals::new(Rate::All(1), Arrival::Constant, 0, 1).is_write(), None);
+        assert_eq!(
+            Arrivals::new(Rate::All(1), Arrival::Constant, 0, 1, RankPosition::ALONE).is_write(),
+            None
+        );
     }
 
     #[test]
     fn what_was_not_sent_is_counted() {
-        let mut arrivals = Arrivals::new(Rate::All(1000), Arrival::Constant, 0, 1);
+        let mut arrivals =
+            Arrivals::new(Rate::All(1000), Arrival::Constant, 0, 1, RankPosition::ALONE);
         (0..400).for_each(|_| arrivals.advance());
         assert_eq!(arrivals.remaining_before(Duration::from_secs(1)), 600);
         assert_eq!(arrivals.remaining_before(Duration::ZERO), 0);

@@ -27,9 +27,11 @@ pub(super) struct CommandGenerator {
     namespace: NamespaceId,
     /// Binary logarithm of the namespace's block size.
     block_shift: u32,
+    /// Bytes before those of the namespace to use.
+    region_start: u64,
     /// Bytes of the namespace to use.
     region_bytes: u64,
-    /// Offset of the next sequential command, in bytes.
+    /// Offset of the next sequential command in the region, in bytes.
     next: u64,
     /// Seed of this worker, plus the number of requests.
     state: u64,
@@ -75,8 +77,11 @@ pub(super) struct GeneratorOptions<'a> {
     pub(super) block_sizes: &'a BlockSizes,
     pub(super) distribution: RandomDistribution,
     pub(super) namespace: NamespaceInfo,
+    pub(super) region_start: u64,
     pub(super) region_bytes: u64,
     pub(super) seed: u64,
+    /// Number by which random numbers differ from those of other processes with this seed.
+    pub(super) stream: u64,
     pub(super) verify: bool,
 }
 
@@ -106,9 +111,10 @@ impl CommandGenerator {
             sizes: options.block_sizes.sizes().map(size).collect(),
             namespace: options.namespace.id,
             block_shift: block_size.trailing_zeros(),
+            region_start: options.region_start,
             region_bytes: options.region_bytes,
             next: offsets / workers as u64 * index as u64 * largest,
-            state: mix(options.seed ^ mix(index as u64 + 1)),
+            state: mix(options.seed ^ mix(options.stream + index as u64 + 1)),
             verify: options.verify.then(verify),
         }
     }
@@ -130,6 +136,7 @@ impl CommandGenerator {
             self.next = offset + bytes;
             offset
         };
+        let offset = self.region_start + offset;
         IoRequest { size, bytes, offset, blocks, write }
     }
 
@@ -237,8 +244,10 @@ mod tests {
             block_sizes: &sizes.parse().unwrap(),
             distribution,
             namespace,
+            region_start: 0,
             region_bytes: 1 << 20,
             seed: 1,
+            stream: 0,
             verify: false,
         };
         CommandGenerator::new(options, index, 2)

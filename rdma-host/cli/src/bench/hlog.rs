@@ -1,6 +1,7 @@
 //! Log of latencies in the format of HdrHistogram: version 2 of its encoding, compressed.
 
 use std::{
+    collections::{BTreeMap, btree_map::Entry},
     io::Write,
     time::{Duration, SystemTime},
 };
@@ -24,6 +25,31 @@ pub(super) struct IntervalHistogram {
     pub(super) start: Duration,
     pub(super) duration: Duration,
     pub(super) latency_ns: Histogram<u64>,
+}
+
+/// Intervals of several ranks as those of one: those that begin in the same interval of the
+/// schedule are added.
+pub(super) fn merge(all: Vec<IntervalHistogram>, interval: Duration) -> Vec<IntervalHistogram> {
+    let mut merged: BTreeMap<(u128, &'static str), IntervalHistogram> = BTreeMap::new();
+    for other in all {
+        let place = other.start + interval / 2;
+        let index = place.as_nanos() / interval.as_nanos().max(1);
+        match merged.entry((index, other.tag)) {
+            Entry::Vacant(entry) => {
+                entry.insert(other);
+            }
+            Entry::Occupied(mut entry) => {
+                let sum = entry.get_mut();
+                let end = (sum.start + sum.duration).max(other.start + other.duration);
+                sum.start = sum.start.min(other.start);
+                sum.duration = end - sum.start;
+                sum.latency_ns.auto(true);
+                // Histograms that grow take any other one.
+                let _ = sum.latency_ns.add(&other.latency_ns);
+            }
+        }
+    }
+    merged.into_values().collect()
 }
 
 /// Log that begins at `start`.
@@ -65,6 +91,32 @@ mod tests {
     };
 
     use super::*;
+
+    #[test]
+    fn intervals_of_ranks_are_added_by_their_place() {
+        let second = Duration::from_secs(1);
+        let interval = |tag, start_ms, samples: u64| {
+            let mut latency_ns = Histogram::new_with_bounds(1, 60_000_000_000, 3).unwrap();
+            (0..samples).for_each(|_| latency_ns.record(9000).unwrap());
+            let start = Duration::from_millis(start_ms);
+            IntervalHistogram { tag, start, duration: second, latency_ns }
+        };
+        let merged = merge(
+            vec![
+                interval("read", 0, 1),
+                interval("read", 1001, 2),
+                interval("read", 3, 4),
+                interval("write", 3, 8),
+                interval("read", 998, 16),
+            ],
+            second,
+        );
+        let found = merged
+            .iter()
+            .map(|it| (it.tag, it.start.as_millis(), it.duration.as_millis(), it.latency_ns.len()));
+        let expected = [("read", 0, 1003, 5), ("write", 3, 1000, 8), ("read", 998, 1003, 18)];
+        assert_eq!(found.collect::<Vec<_>>(), expected);
+    }
 
     #[test]
     fn a_log_can_be_read_back() {

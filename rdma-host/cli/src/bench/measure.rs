@@ -17,6 +17,7 @@ use super::{
     arrivals::Arrivals,
     command_generator::{CommandGenerator, GeneratorOptions},
     progress::Progress,
+    rank_position::RankPosition,
     recorder::{Outcome, Recorder},
     sweep_points::Point,
     worker::{Schedule, StopConditions, Worker},
@@ -27,20 +28,25 @@ use crate::{
 };
 
 /// Measures until the end of the schedule, a stop condition, a signal or a failure; what ended the
-/// measurement early is in the outcome. Fails if nothing was measured.
+/// measurement early is in the outcome. The schedule begins at the time that `start` returns, which
+/// is called once all is prepared. Fails if nothing was measured.
 pub(super) fn measure<P: Provider>(
     loads: &mut [Load<P>],
     arguments: &Arguments,
     point: &Point,
+    rank: RankPosition,
+    start: impl FnOnce() -> Result<Instant, Failure>,
 ) -> Result<Outcome, Failure> {
     let buffers: Vec<_> =
         loads.iter().map(|load| buffers(load, point)).collect::<Result<_, _>>()?;
     let workers = loads.iter().map(Load::threads).sum();
     let (sender, reports) = mpsc::channel();
     let steady = Arc::new(AtomicBool::new(false));
+    let machine_is_busy = load::machine_is_busy();
+    let start = start()?;
     let mut recorder =
         Recorder::new(arguments, point.rate.is_some(), loads.len(), workers, Arc::clone(&steady));
-    let (schedule, machine_is_busy) = (schedule(arguments), load::machine_is_busy());
+    let schedule = schedule(arguments, start);
     let failed = Arc::new(AtomicBool::new(false));
     let conditions: Vec<_> =
         loads.iter().map(|load| stop_conditions([&failed, &steady], load, arguments)).collect();
@@ -49,20 +55,22 @@ pub(super) fn measure<P: Provider>(
         let mut threads = Vec::new();
         let cpus = arguments.load.cpus.as_ref();
         for (target, (load, buffers)) in loads.iter_mut().zip(buffers).enumerate() {
-            let (options, wait) = (generator_options(load, arguments, point), load.options.wait);
-            let count = load.threads();
+            let options = generator_options(load, arguments, point, rank);
+            let (wait, count) = (load.options.wait, load.threads());
             for (index, (queue, buffers)) in
                 load.thread_queues().iter_mut().zip(buffers).enumerate()
             {
-                let arrivals =
-                    point.rate.map(|rate| Arrivals::new(rate, arguments.arrival(), index, count));
+                let arrivals = point
+                    .rate
+                    .map(|rate| Arrivals::new(rate, arguments.arrival(), index, count, rank));
+                let [among, all] = rank.worker(index, count);
                 let worker = Worker {
                     target,
                     cpu: cpus.map(|cpus| cpus.for_thread(threads.len())),
                     wait,
                     machine_is_busy,
                     workers,
-                    generator: CommandGenerator::new(options, index, count),
+                    generator: CommandGenerator::new(options, among, all),
                     arrivals,
                     buffers,
                     schedule,
@@ -70,23 +78,24 @@ pub(super) fn measure<P: Provider>(
                     reports: sender.clone(),
                     recording_ns: recorder.recording_ns(),
                 };
-                threads.push(scope.spawn(move || match queue {
-                    LoadQueue::Controller(poller) => worker.run(&mut **poller),
-                    LoadQueue::Subsystem(queue) => worker.run(&mut **queue),
-                }));
+                threads.push(scope.spawn(move || run(worker, queue)));
             }
         }
         drop(sender);
-        recorder.record(&reports, &Progress::new(arguments));
+        recorder.record(&reports, &Progress::new(arguments, rank.rank == 0));
         join_all(threads)
     });
-    let mut outcome = recorder.finish();
-    outcome.machine_was_busy = machine_is_busy;
-    outcome.failure = ended.err().or_else(|| shutdown.get().map(Failure::interrupted));
-    if outcome.total.total().completed == 0 {
-        return Err(nothing_completed(outcome));
+    let failure = ended.err().or_else(|| shutdown.get().map(Failure::interrupted));
+    let outcome = Outcome { machine_was_busy: machine_is_busy, failure, ..recorder.finish() };
+    let completed = outcome.total.total().completed;
+    if completed == 0 { Err(nothing_completed(outcome)) } else { Ok(outcome) }
+}
+
+fn run<P: Provider>(worker: Worker<'_>, queue: &mut LoadQueue<P>) -> Result<(), Failure> {
+    match queue {
+        LoadQueue::Controller(poller) => worker.run(&mut **poller),
+        LoadQueue::Subsystem(queue) => worker.run(&mut **queue),
     }
-    Ok(outcome)
 }
 
 /// Cause for which there are no results.
@@ -100,8 +109,7 @@ fn nothing_completed(outcome: Outcome) -> Failure {
     outcome.failure.unwrap_or_else(nothing)
 }
 
-fn schedule(arguments: &Arguments) -> Schedule {
-    let start = Instant::now();
+fn schedule(arguments: &Arguments, start: Instant) -> Schedule {
     let begin = start + arguments.ramp;
     Schedule { start, begin, end: begin + arguments.runtime, interval: arguments.interval() }
 }
@@ -124,15 +132,19 @@ fn generator_options<'a, P: Provider>(
     load: &Load<P>,
     arguments: &Arguments,
     point: &'a Point,
+    rank: RankPosition,
 ) -> GeneratorOptions<'a> {
+    let region = arguments.region(load.namespace.bytes(), point, rank);
     GeneratorOptions {
         pattern: arguments.rw,
         read_percent: arguments.read_percent(),
         block_sizes: &point.bs,
         distribution: arguments.random_distribution(),
         namespace: load.namespace,
-        region_bytes: arguments.region_bytes(load.namespace.bytes()),
+        region_start: region.start,
+        region_bytes: region.end - region.start,
         seed: arguments.load.seed,
+        stream: rank.stream(),
         verify: arguments.verify,
     }
 }

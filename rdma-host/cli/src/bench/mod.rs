@@ -32,6 +32,9 @@ mod prefill;
 mod progress;
 mod random_distribution;
 mod random_reads;
+mod rank_group;
+mod rank_position;
+mod rank_results;
 mod rank_totals;
 mod rate;
 mod recorder;
@@ -55,7 +58,7 @@ pub(crate) use self::{
     job_file::{Job, read as read_jobs},
     report_command::{ReportArguments, run as report},
 };
-use self::{compare::Comparison, session::Session};
+use self::{compare::Comparison, rank_group::RankGroup, session::Session};
 use crate::{
     capture::{CaptureArguments, ConnectingCommand, SystemProvider},
     failure::Failure,
@@ -89,7 +92,14 @@ impl ConnectingCommand for Vec<Job> {
                 limit.map_or(Ok(()), |limit| fail_conditions::check_worse(&comparison, limit))
             }
             Some(_) => Err(Failure::usage("--compare takes two reports")),
-            None => Session::new(provider, self)?.run(),
+            None => {
+                let group = RankGroup::connect(arguments.rank_timeout)?;
+                let group = group.as_ref();
+                match (Session::new(provider, self, group), group) {
+                    (Err(failure), Some(group)) => group.abandon(failure),
+                    (session, _) => session?.run(),
+                }
+            }
         }
     }
 }

@@ -1,12 +1,13 @@
 //! Report of a point from what was counted and the settings it was measured with.
 
-use std::thread::available_parallelism;
+use std::{ops::Range, thread::available_parallelism};
 
 use rdma_host::{MemoryMode, Provider};
 
 use super::{
     arguments::{Arguments, value_name},
     random_distribution::RandomDistribution,
+    rank_position::RankPosition,
     rate::Rate,
     recorder::Outcome,
     report::{
@@ -26,6 +27,7 @@ pub(super) fn new<P: Provider>(
     loads: &[Load<P>],
     arguments: &Arguments,
     point: &Point,
+    rank: RankPosition,
     outcome: &Outcome,
 ) -> PointReport {
     let (total, seconds) = (&outcome.total, outcome.elapsed.as_secs_f64());
@@ -75,7 +77,7 @@ pub(super) fn new<P: Provider>(
         series: outcome.series.clone(),
         targets: targets.collect(),
         ranks: None,
-        configuration: configuration(loads, arguments, point, outcome),
+        configuration: configuration(loads, arguments, point, rank, outcome),
         totals,
     }
 }
@@ -84,6 +86,7 @@ fn configuration<P: Provider>(
     loads: &[Load<P>],
     arguments: &Arguments,
     point: &Point,
+    rank: RankPosition,
     outcome: &Outcome,
 ) -> Configuration {
     let load = &loads[0];
@@ -120,7 +123,6 @@ fn configuration<P: Provider>(
         interval_s: Some(arguments.interval().as_secs_f64()),
         until_percent: arguments.until,
         until_window_s: arguments.until.map(|_| arguments.window().as_secs_f64()),
-        region_bytes: arguments.region_bytes(load.namespace.bytes()),
         io_size: arguments.io_size,
         loop_kind: loop_kind.to_owned(),
         latency_from: latency_from.to_owned(),
@@ -136,6 +138,16 @@ fn configuration<P: Provider>(
         seed: arguments.load.seed,
         capture: Some(arguments.load.capture.is_on()),
         began: humantime::format_rfc3339_millis(outcome.began).to_string(),
+        ..region(load, &arguments.region(load.namespace.bytes(), point, rank), rank)
+    }
+}
+
+/// Blocks of this process, and the settings of the connection.
+fn region<P: Provider>(load: &Load<P>, region: &Range<u64>, rank: RankPosition) -> Configuration {
+    Configuration {
+        rank_regions: (rank.count > 1).then(|| value_name(rank.regions)),
+        region_start: region.start,
+        region_bytes: region.end - region.start,
         ..connection(load)
     }
 }

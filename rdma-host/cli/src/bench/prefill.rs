@@ -24,10 +24,10 @@ struct ThreadShare<'a> {
     scratch: Vec<u8>,
 }
 
-/// Writes the first `region_bytes` bytes.
+/// Writes the bytes of a region, which begins at a multiple of the largest command.
 pub(super) fn fill<P: Provider>(
     load: &mut Load<P>,
-    region_bytes: u64,
+    region: &Range<u64>,
     seed: u64,
 ) -> Result<(), Failure> {
     let namespace = load.namespace;
@@ -35,10 +35,10 @@ pub(super) fn fill<P: Provider>(
     // Largest chunks first, then single blocks for the rest.
     let large = load.block_bytes;
     let small = usize::try_from(block).map_err(Failure::usage)?;
-    let whole = region_bytes / large as u64;
-    fill_chunks(load, 0..whole, seed)?;
+    let whole = region.end / large as u64;
+    fill_chunks(load, region.start / large as u64..whole, seed)?;
     load.block_bytes = small;
-    let outcome = fill_chunks(load, whole * (large as u64 / block)..region_bytes / block, seed);
+    let outcome = fill_chunks(load, whole * (large as u64 / block)..region.end / block, seed);
     load.block_bytes = large;
     outcome
 }

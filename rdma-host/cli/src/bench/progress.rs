@@ -10,8 +10,9 @@ use super::{arguments::Arguments, report::Interval};
 pub(super) struct Progress(Option<ProgressBar>);
 
 impl Progress {
-    pub(super) fn new(arguments: &Arguments) -> Self {
-        if !std::io::stderr().is_terminal() {
+    /// Bar of a process that shows one, as the first rank does.
+    pub(super) fn new(arguments: &Arguments, shows: bool) -> Self {
+        if !shows || !std::io::stderr().is_terminal() {
             return Self(None);
         }
         let length = arguments.ramp + arguments.runtime;

@@ -58,8 +58,10 @@ fn random_reads<P: Provider>(
         read_percent: 100,
         block_sizes: &BlockSizes::default(),
         namespace,
+        region_start: 0,
         region_bytes: namespace.bytes(),
         seed: 1,
+        stream: 0,
         verify: false,
     };
     let start = Instant::now();

@@ -296,7 +296,7 @@ mod tests {
             sender.send(report).unwrap();
         }
         drop(sender);
-        recorder.record(&reports, &Progress::new(&arguments));
+        recorder.record(&reports, &Progress::new(&arguments, true));
         assert!(recorder.recording_ns().load(Ordering::Relaxed) > 0);
         let outcome = recorder.finish();
         let series = outcome.series.iter().map(|it| (it.start_s, it.seconds, it.completed));

@@ -277,6 +277,8 @@ pub(super) struct Configuration {
     /// Limit and window of the steady state that was to end the measurement.
     pub(super) until_percent: Option<f64>,
     pub(super) until_window_s: Option<f64>,
+    /// Bytes of the namespace before the region: above 0 for a rank with a part of its own.
+    pub(super) region_start: u64,
     pub(super) region_bytes: u64,
     pub(super) io_size: Option<u64>,
     /// `closed`, or `open` if there is a rate.

@@ -3,6 +3,7 @@
 
 use std::{path::PathBuf, slice, sync::Arc, time::SystemTime};
 
+use quanta::Instant;
 use rdma_host::{Provider, SubsystemOptions};
 use serde_json::json;
 
@@ -13,8 +14,10 @@ use super::{
     hlog::{self, IntervalHistogram},
     html,
     job_file::Job,
-    measure, point_report, prefill,
-    recorder::Outcome,
+    prefill,
+    rank_group::RankGroup,
+    rank_position::{RankPosition, RankRegions},
+    rank_results::{Measured, NumberedPoint},
     report::{FailedPoint, PointReport, Report},
     report_file,
     result_format::ResultFormat,
@@ -32,6 +35,8 @@ use crate::{
 
 pub(super) struct Session<'a, P> {
     provider: &'a Arc<P>,
+    /// Ranks of which this process is one; none for a process alone.
+    group: Option<&'a RankGroup>,
     jobs: &'a [Job],
     /// Options of all jobs, such as files; those of the first job.
     arguments: &'a Arguments,
@@ -40,6 +45,8 @@ pub(super) struct Session<'a, P> {
     /// Consent to overwrite namespaces, if the load does.
     consent: Option<OverwriteConsent>,
     report: Report,
+    /// Reports of the ranks, by rank.
+    of_ranks: Vec<Report>,
     /// Points of an earlier run to compare with.
     baseline: Option<Vec<PointReport>>,
     /// Latencies of all points, by the time since the first one began.
@@ -58,42 +65,67 @@ struct Files {
     json: Option<OutputFile>,
     html: Option<OutputFile>,
     hlog: Option<OutputFile>,
+    /// Reports of the ranks, by rank.
+    ranks: Vec<OutputFile>,
 }
 
 impl Files {
-    fn open(arguments: &Arguments) -> Result<Self, Failure> {
+    /// Opens the files, and those of `ranks` ranks.
+    fn open(arguments: &Arguments, ranks: u32) -> Result<Self, Failure> {
         let open = |path: &Option<PathBuf>| path.as_deref().map(OutputFile::open).transpose();
+        let of_rank = |prefix: &PathBuf, rank| {
+            let mut path = prefix.as_os_str().to_owned();
+            path.push(format!(".{rank}.json"));
+            OutputFile::open(path.as_ref())
+        };
+        let prefix = arguments.rank_json.iter();
+        let of_ranks = prefix.flat_map(|prefix| (0..ranks).map(move |rank| of_rank(prefix, rank)));
         Ok(Self {
             json: open(&arguments.json)?,
             html: open(&arguments.html)?,
             hlog: open(&arguments.hlog)?,
+            ranks: of_ranks.collect::<Result<_, _>>()?,
         })
+    }
+
+    /// No files: those of a job are written by its first rank.
+    const fn none() -> Self {
+        Self { json: None, html: None, hlog: None, ranks: Vec::new() }
     }
 }
 
 impl<'a, P: Provider> Session<'a, P> {
     /// Checks the options, opens all files and catches signals; nothing is connected yet.
-    pub(super) fn new(provider: &'a Arc<P>, jobs: &'a [Job]) -> Result<Self, Failure> {
+    pub(super) fn new(
+        provider: &'a Arc<P>,
+        jobs: &'a [Job],
+        group: Option<&'a RankGroup>,
+    ) -> Result<Self, Failure> {
         for job in jobs {
             let name = |failure: Failure| match &job.name {
                 Some(name) => failure.context(name),
                 None => failure,
             };
-            job.arguments.check().and_then(|()| check_points(&job.arguments)).map_err(name)?;
+            let checked = job.arguments.check().and_then(|()| check_points(&job.arguments));
+            checked.and_then(|()| check_ranks(&job.arguments, group)).map_err(name)?;
         }
         let arguments = &jobs[0].arguments;
-        let baseline = arguments.baseline.as_deref().map(report_file::read).transpose()?;
-        let baseline = baseline.map(|report| report.points);
+        let reports = group.is_none_or(RankGroup::is_first);
+        let baseline = arguments.baseline.as_deref().filter(|_| reports);
+        let baseline = baseline.map(report_file::read).transpose()?.map(|report| report.points);
+        let ranks = group.map_or(0, RankGroup::count);
         let overwrites = jobs.iter().any(|job| job.arguments.overwrites());
         let consent = overwrites.then(|| arguments.overwrite.consent("bench", true));
         Ok(Self {
             provider,
+            group,
             consent: consent.transpose()?,
             jobs,
             arguments,
-            files: Files::open(arguments)?,
+            files: if reports { Files::open(arguments, ranks)? } else { Files::none() },
             runtime: InterruptibleRuntime::new()?,
             report: Report::default(),
+            of_ranks: vec![Report::default(); ranks as usize],
             baseline,
             histograms: Vec::new(),
             began: None,
@@ -113,39 +145,64 @@ impl<'a, P: Provider> Session<'a, P> {
         let points: Vec<_> = points.collect();
         let count = points.len();
         for (index, (job, point)) in points.iter().enumerate() {
-            match self.measure_point(job, point) {
-                Ok((report, outcome)) => self.add(report, outcome),
+            let mut loads = Vec::new();
+            match self.measure_point(index, job, point, &mut loads) {
+                Ok(measured) => self.add(measured),
                 Err(failure) => self.note_failure(job, point, failure),
             }
             let interrupted = self.runtime.shutdown.get();
             self.report.ended_by = interrupted.map(|signal| signal.to_string());
             let last = index + 1 == count || interrupted.is_some();
             self.write_results(last);
+            // A launcher that ends all ranks leaves a second for what matters more.
+            loads.into_iter().for_each(Load::close);
+            if let (Some(group), Some(signal)) = (self.group, interrupted) {
+                group.leave(index + 1, &Failure::interrupted(signal));
+            }
             let has_reader = self.arguments.writes_files() || matches!(self.printed, Ok(true));
-            if last || !has_reader {
+            if last || !(has_reader || self.group.is_some()) {
                 break;
             }
         }
-        self.outcome(count)
+        let is_told = self.group.map(|group| group.finish(Some(&self.runtime.shutdown)));
+        match (self.group, is_told) {
+            // The first rank has said what there is to say.
+            (Some(group), Some(true)) if !group.is_first() => Ok(()),
+            (Some(group), _) if !group.is_first() => {
+                let silent = || match self.runtime.shutdown.get() {
+                    Some(signal) => Failure::interrupted(signal),
+                    None => Failure::failed("rank 0 does not answer, it may have ended"),
+                };
+                Err(self.failure.unwrap_or_else(silent))
+            }
+            _ => self.outcome(count),
+        }
     }
 
-    fn add(&mut self, report: PointReport, outcome: Outcome) {
-        let first = *self.began.get_or_insert(outcome.began);
-        let shift = outcome.began.duration_since(first).unwrap_or_default();
-        self.histograms.extend(outcome.histograms.into_iter().map(|mut interval| {
+    fn add(&mut self, measured: Measured) {
+        let Measured { report, began, histograms, failure, of_ranks } = measured;
+        let first = *self.began.get_or_insert(began);
+        let shift = began.duration_since(first).unwrap_or_default();
+        self.histograms.extend(histograms.into_iter().map(|mut interval| {
             interval.start += shift;
             interval
         }));
+        for (rank, point) in of_ranks {
+            if let Some(report) = self.of_ranks.get_mut(rank as usize) {
+                report.points.push(point);
+            }
+        }
+        let reports = self.group.is_none_or(RankGroup::is_first);
         let is_text = self.arguments.output_format == ResultFormat::Normal;
-        if is_text && matches!(self.printed, Ok(true)) {
+        if reports && is_text && matches!(self.printed, Ok(true)) {
             self.printed = output::try_print_text(&text::point(&report));
         }
-        if !is_text {
+        if reports && !is_text {
             for warning in &report.warnings {
                 output::print_message(format_args!("nvmf: warning: {warning}"));
             }
         }
-        if let Some(failure) = outcome.failure {
+        if let Some(failure) = failure {
             self.note_failure_of(&text::title(&report), failure);
         }
         self.report.points.push(report);
@@ -163,7 +220,8 @@ impl<'a, P: Provider> Session<'a, P> {
 
     fn note_failure_of(&mut self, point: &str, failure: Failure) {
         // That of a single point, and a signal, is told at the end of the program.
-        if self.has_several_points() && self.runtime.shutdown.get().is_none() {
+        let reports = self.group.is_none_or(RankGroup::is_first);
+        if reports && self.has_several_points() && self.runtime.shutdown.get().is_none() {
             output::print_message(format_args!("nvmf: {point}: {failure}"));
         }
         self.failure.get_or_insert(failure);
@@ -171,7 +229,7 @@ impl<'a, P: Provider> Session<'a, P> {
 
     /// Writes what was measured up to now: standard output first.
     fn write_results(&mut self, last: bool) {
-        if self.report.points.is_empty() {
+        if self.report.points.is_empty() || self.group.is_some_and(|group| !group.is_first()) {
             return;
         }
         let mut json = self.report.to_json(self.has_several_points());
@@ -193,7 +251,8 @@ impl<'a, P: Provider> Session<'a, P> {
         if let Err(failure) = printed {
             self.printed = Err(failure);
         }
-        let Files { json: json_file, html, hlog } = &mut self.files;
+        let sweep = self.has_several_points();
+        let Files { json: json_file, html, hlog, ranks } = &mut self.files;
         let write = |file: &mut Option<OutputFile>, content: &dyn Fn() -> Vec<u8>| {
             file.as_mut().map_or(Ok(()), |file| file.write(content(), last))
         };
@@ -205,13 +264,24 @@ impl<'a, P: Provider> Session<'a, P> {
             }),
             write(hlog, &|| hlog::to_bytes(began, &self.histograms)),
         ];
-        self.written = written.into_iter().collect();
+        let of_ranks = ranks.iter_mut().zip(&self.of_ranks);
+        let of_ranks = of_ranks.filter(|(_, report)| !report.points.is_empty());
+        let of_ranks = of_ranks.map(|(file, report)| {
+            file.write(format!("{:#}\n", report.to_json(sweep)).into_bytes(), last)
+        });
+        self.written = written.into_iter().chain(of_ranks).collect();
     }
 
     fn outcome(mut self, count: usize) -> Result<(), Failure> {
         let Report { points, failed_points, .. } = &self.report;
         let all_measured = points.len() + failed_points.len() == count;
-        match (self.runtime.shutdown.get(), self.failure.take()) {
+        let signal = self.runtime.shutdown.get();
+        // A launcher that ends all ranks since one has failed does so by a signal.
+        let is_of_rank = |point: &PointReport| {
+            point.ranks.as_ref().is_some_and(|ranks| !ranks.failed.is_empty())
+        };
+        let signal = signal.filter(|_| !points.iter().any(is_of_rank));
+        match (signal, self.failure.take()) {
             (Some(signal), failure) if failure.is_some() || !all_measured => {
                 let interrupted = Failure::interrupted(signal);
                 return Err(if points.is_empty() {
@@ -252,22 +322,28 @@ impl<'a, P: Provider> Session<'a, P> {
         }
     }
 
-    /// Connects to all targets, measures, and disconnects.
+    /// Connects to all targets and measures.
     fn measure_point(
         &mut self,
+        index: usize,
         job: &Job,
         point: &Point,
-    ) -> Result<(PointReport, Outcome), Failure> {
-        let (mut loads, arguments) = (Vec::new(), &job.arguments);
-        let connected = self.connect(arguments, point, &mut loads);
-        let measured = connected.and_then(|()| {
-            let outcome = measure::measure(&mut loads, arguments, point)?;
-            let mut report = point_report::new(&loads, arguments, point, &outcome);
-            report.configuration.name.clone_from(&job.name);
-            Ok((report, outcome))
-        });
-        loads.into_iter().for_each(Load::close);
-        measured
+        loads: &mut Vec<Load<P>>,
+    ) -> Result<Measured, Failure> {
+        let arguments = &job.arguments;
+        let numbered = NumberedPoint { index, arguments, point, name: job.name.as_deref() };
+        let connected = self.connect(arguments, point, loads);
+        let shutdown = self.runtime.shutdown.clone();
+        let measured = match self.group {
+            None => Ok(connected.and_then(|()| {
+                numbered.measure(loads, RankPosition::ALONE, || Ok(Instant::now()))
+            })),
+            Some(group) => numbered.measure_as_rank(group, loads, connected, &shutdown),
+        };
+        match self.group {
+            Some(group) => numbered.gather(group, measured?, &shutdown),
+            None => measured?,
+        }
     }
 
     /// Connects to all targets, and fills their namespaces if data is to be compared.
@@ -277,6 +353,8 @@ impl<'a, P: Provider> Session<'a, P> {
         point: &Point,
         loads: &mut Vec<Load<P>>,
     ) -> Result<(), Failure> {
+        let rank = self.group.map(|group| group.position(arguments.ranks()));
+        let rank = rank.unwrap_or(RankPosition::ALONE);
         let mut load_arguments = arguments.load.clone();
         load_arguments.iodepth = point.iodepth;
         for mut options in targets(arguments)? {
@@ -288,15 +366,15 @@ impl<'a, P: Provider> Session<'a, P> {
             loads.push(load);
             let load = loads.last_mut().expect("just pushed");
             point.bs.sizes().try_for_each(|bytes| load.check(bytes))?;
-            arguments.check_region(load.namespace.bytes(), point.bs.largest())?;
+            arguments.check_region(load.namespace.bytes(), point, rank)?;
             if let Some(consent) = self.consent.as_mut().filter(|_| arguments.overwrites()) {
                 consent.check_load(load)?;
             }
         }
         if arguments.verify {
             for load in loads {
-                let region_bytes = arguments.region_bytes(load.namespace.bytes());
-                prefill::fill(load, region_bytes, arguments.load.seed)?;
+                let region = arguments.region(load.namespace.bytes(), point, rank);
+                prefill::fill(load, &region, arguments.load.seed)?;
             }
         }
         Ok(())
@@ -318,6 +396,26 @@ fn check_points(arguments: &Arguments) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// Refuses what several ranks cannot do, or a single one.
+fn check_ranks(arguments: &Arguments, group: Option<&RankGroup>) -> Result<(), Failure> {
+    let shares = arguments.ranks() == RankRegions::Shared;
+    Err(Failure::usage(match group {
+        None if arguments.rank_json.is_some() => {
+            "--rank-json is for several ranks, started by srun --mpi=pmix or mpirun; --json has \
+             the report of a single process"
+        }
+        Some(_) if arguments.verify && shares => {
+            "--verify compares with what this rank wrote, and others write to the same blocks: \
+             give --ranks disjoint"
+        }
+        Some(_) if arguments.load.capture.is_on() => {
+            "--capture writes one file, and each rank would: capture a process that no launcher \
+             started"
+        }
+        _ => return Ok(()),
+    }))
 }
 
 /// Options of the connections to all targets.
