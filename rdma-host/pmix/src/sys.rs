@@ -10,6 +10,7 @@
 #![allow(unsafe_code)]
 
 use std::{
+    error::Error as _,
     ffi::{CStr, CString, c_char, c_int, c_void},
     mem::ManuallyDrop,
     ptr,
@@ -189,5 +190,7 @@ unsafe fn symbol<T: Copy>(library: &Library, name: &CStr) -> Result<T, Error> {
 }
 
 fn failed(error: libloading::Error) -> Error {
-    Error::Library(error.to_string())
+    // The linker's own words are those of the source.
+    let source = error.source().map(ToString::to_string);
+    Error::Library(source.unwrap_or_else(|| error.to_string()))
 }

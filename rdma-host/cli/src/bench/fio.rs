@@ -13,6 +13,7 @@ use super::{
     latency::{Distribution, Latency},
     report::{BlockSize, Configuration, Interval, IntervalOperation, OperationTotals, PointReport},
     text::title,
+    totals::integer,
 };
 
 /// Percentiles that fio reports by default.
@@ -215,16 +216,6 @@ impl Spread {
             samples: samples.len(),
         }
     }
-}
-
-/// Number that is not negative, without its fraction.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "what is out of range becomes the nearest number"
-)]
-pub(super) fn integer(number: f64) -> u64 {
-    number as u64
 }
 
 /// Logs of one point, by the end of their names.

@@ -1,6 +1,6 @@
 //! Report for a terminal.
 
-use std::{fmt::Write, time::Duration};
+use std::fmt::Write;
 
 use super::{
     latency::Latency,
@@ -53,13 +53,12 @@ pub(super) fn point(report: &PointReport) -> String {
         configuration.device,
         configuration.memory_mode,
     );
-    let elapsed = Duration::try_from_secs_f64(seconds).unwrap_or_default();
     // Writing to a string does not fail.
     let _ = writeln!(
         text,
         "  {:.0} IOPS, {}, {} errors{}",
         totals.iops,
-        size::format_rate(totals.bytes, elapsed),
+        totals.bandwidth(),
         totals.errors,
         totals.retried.map(|retried| format!(", {retried} retried")).unwrap_or_default(),
     );

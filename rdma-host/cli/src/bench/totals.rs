@@ -1,10 +1,13 @@
 //! Commands of a report, with their rates and latency.
 
+use std::time::Duration;
+
 use hdrhistogram::Histogram;
 use rdma_host::OperationStatistics;
 use serde::{Deserialize, Serialize};
 
 use super::{counters::Counters, latency::Latency};
+use crate::size;
 
 /// Commands of both directions, or of one, with their latency.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
@@ -21,6 +24,11 @@ pub(super) struct Totals {
 }
 
 impl Totals {
+    /// Bandwidth in words.
+    pub(super) fn bandwidth(&self) -> String {
+        size::format_rate(integer(self.bandwidth_bytes_per_s), Duration::from_secs(1))
+    }
+
     /// Totals of both directions.
     pub(super) fn new(counters: &Counters, seconds: f64) -> Self {
         let total = counters.total();
@@ -42,4 +50,14 @@ impl Totals {
             latency_ns: Latency::new(latency_ns),
         }
     }
+}
+
+/// Number that is not negative, without its fraction.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "what is out of range becomes the nearest number"
+)]
+pub(super) fn integer(number: f64) -> u64 {
+    number as u64
 }

@@ -1,7 +1,5 @@
 //! One point of a report: figures, charts and tables.
 
-use std::time::Duration;
-
 use askama::{Template, filters::HtmlSafe};
 
 use super::{
@@ -17,7 +15,6 @@ use super::{
     ranks::{HostBars, RankView},
     stages::Stages,
 };
-use crate::size;
 
 #[derive(Template)]
 #[template(path = "point.html")]
@@ -186,10 +183,9 @@ fn tiles(point: &PointReport) -> [Tile; 6] {
     let time = |nanoseconds: Option<u64>| {
         nanoseconds.map_or_else(|| "–".to_owned(), |ns| Unit::Time.short(ns as f64))
     };
-    let seconds = Duration::try_from_secs_f64(point.seconds).unwrap_or_default();
     [
         ("I/O a second", group_digits(totals.iops)),
-        ("bandwidth", size::format_rate(totals.bytes, seconds)),
+        ("bandwidth", totals.bandwidth()),
         ("median latency", time(latency.p50)),
         ("99th percentile", time(latency.p99)),
         ("99.9th percentile", time(latency.p99_9)),

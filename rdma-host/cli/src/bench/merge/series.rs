@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use super::super::{
-    fio::integer,
     report::{Interval, IntervalOperation, PointReport},
+    totals::integer,
 };
 
 /// Most intervals of a merged series.

@@ -11,7 +11,7 @@ use proptest::prelude::{ProptestConfig, Strategy, prop, proptest};
 use super::{
     super::{
         report::{BlockSize, Configuration, Interval, IntervalOperation, OperationTotals, Report},
-        report_file,
+        report_file, text,
     },
     command::merge_files,
     *,
@@ -141,6 +141,8 @@ fn rates_are_over_the_common_span() {
     assert_eq!(merged.warnings.len(), 1, "a quarter of the time is not common");
     assert_eq!(merged.targets.len(), 1);
     assert_near(merged.targets[0].totals.iops, 400.0);
+    let text = text::point(&merged);
+    assert!(text.contains("\n  400 IOPS, 1.5 MiB/s, 0 errors"), "{text}");
 }
 
 #[test]
