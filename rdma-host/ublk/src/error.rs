@@ -9,7 +9,7 @@ pub enum Error {
     /// The kernel has no ublk driver.
     #[error(
         "this kernel has no ublk (no /dev/ublk-control): run `modprobe ublk_drv`, or use Linux \
-         6.3 or later with CONFIG_BLK_DEV_UBLK"
+         6.4 or later with CONFIG_BLK_DEV_UBLK"
     )]
     Missing,
     /// A file of the driver cannot be opened.

@@ -1,4 +1,4 @@
-//! Block devices of Linux that a process serves: ublk (linux/ublk_cmd.h), which needs Linux 6.3.
+//! Block devices of Linux that a process serves: ublk (linux/ublk_cmd.h), which needs Linux 6.4.
 //!
 //! [`Control`] makes, starts, takes over, stops and deletes devices. A [`Queue`] belongs to one
 //! thread, which takes [requests](Request) from it and completes them by their tags. The data of a
