@@ -291,4 +291,9 @@ fn without_its_launcher_a_rank_says_so() {
     assert_eq!(output.status.code(), Some(2), "{output:?}");
     let output = run(nvmf().args(&words).args(["--ranks", "disjoint"]), &[]);
     assert!(output.status.success(), "alone, all is its part: {output:?}");
+    assert!(!text(&output.stderr).contains("no PMIx"), "{output:?}");
+    let output = run(nvmf().args(&words).env("SLURM_STEP_NUM_TASKS", "4"), &[]);
+    assert!(output.status.success(), "{output:?}");
+    let warning = "nvmf: warning: SLURM_STEP_NUM_TASKS is 4, but there is no PMIx";
+    assert!(text(&output.stderr).contains(warning), "{output:?}");
 }

@@ -22,7 +22,7 @@ use super::{
     rank_position::{RankPosition, RankRegions},
     rank_totals::FailedRank,
 };
-use crate::{environment, failure::Failure, shutdown::ShutdownSignal};
+use crate::{environment, failure::Failure, output, shutdown::ShutdownSignal};
 
 /// Time for the launcher to answer a process at its start.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -67,6 +67,7 @@ impl RankGroup {
     /// Connects to the launcher; nothing if there is none, or it started a single process.
     pub(super) fn connect(limit: Duration) -> Result<Option<Self>, Failure> {
         if !pmix::is_launched() {
+            warn_of_other_launcher();
             return Ok(None);
         }
         let client = Client::connect(CONNECT_TIMEOUT).map_err(|error| no_launcher(&error))?;
@@ -308,6 +309,22 @@ fn wait<T>(
                 return Err(Failure::interrupted(signal));
             }
         }
+    }
+}
+
+/// Numbers of processes that launchers put into the environment of each, whether or not they offer
+/// PMIx.
+const TASKS: [&str; 3] = ["SLURM_STEP_NUM_TASKS", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE"];
+
+/// Says that other processes do the same, each for itself, if a launcher without PMIx started them.
+fn warn_of_other_launcher() {
+    let count = |name: &str| std::env::var(name).ok()?.parse().ok();
+    let mut tasks = TASKS.into_iter().filter_map(|name| Some((name, count(name)?)));
+    if let Some((name, count)) = tasks.find(|(_, count): &(&str, u64)| *count > 1) {
+        output::print_warning(&format_args!(
+            "{name} is {count}, but there is no PMIx: each process measures alone, and writes its \
+             own files; give srun --mpi=pmix, or names that differ, for nvmf bench --merge"
+        ));
     }
 }
 
