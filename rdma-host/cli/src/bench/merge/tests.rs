@@ -146,6 +146,16 @@ fn rates_are_over_the_common_span() {
 }
 
 #[test]
+fn an_interval_that_the_span_cuts_counts_by_its_share() {
+    let ranks = [rank(0, 0.0, 4.0, &[10_000; 400]), rank(1, 1.5, 4.0, &[20_000; 1200])];
+    let merged = merged(&ranks);
+    assert_near(merged.seconds, 2.5);
+    assert_near(merged.totals.iops, 400.0);
+    assert_near(merged.totals.bandwidth_bytes_per_s, 400.0 * 4096.0);
+    assert!(merged.series.iter().all(|it| (it.iops - 400.0).abs() < 1e-6), "{:?}", merged.series);
+}
+
+#[test]
 fn a_rank_that_is_slower_at_first_counts_as_it_was_in_the_span() {
     let mut slow = rank(1, 0.0, 4.0, &[10_000; 400]);
     for (interval, iops) in slow.point.series.iter_mut().zip([0.0, 200.0, 200.0, 0.0]) {
