@@ -153,6 +153,11 @@ fn the_address_sanitizer_finds_nothing() {
     let built = compile_engine(&engine.folder, &path, "-fsanitize=address");
     assert!(built.status.success(), "{built:?}");
     let variables = format!("env LD_PRELOAD={sanitizer} ASAN_OPTIONS=detect_leaks=0 ");
+    let tried = in_guest(&format!("{variables} true"));
+    if String::from_utf8_lossy(&tried.stderr).contains("Shadow memory range interleaves") {
+        println!("SKIPPED: this kernel has programs where AddressSanitizer needs the addresses");
+        return;
+    }
     go_on_when_the_target_was_lost(&format!("{variables}{}", engine.command_with(&path)));
 }
 

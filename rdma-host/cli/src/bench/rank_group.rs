@@ -190,12 +190,22 @@ impl RankGroup {
         }
         if self.is_first() {
             let published = self.publish("end", 0, &());
-            // What a process has published may go with it.
-            let _: Vec<Answer<()>> = self.gather("seen", 0, shutdown);
+            self.wait_seen(shutdown);
             return published.is_ok();
         }
         let end = self.words_of::<()>(0, "end", 0, limit, shutdown);
         end.is_ok() && self.publish("seen", 0, &()).is_ok()
+    }
+
+    /// Waits until the other ranks, but for the lost one, have seen the end: what a process has
+    /// published may go with it. They learn of the loss when their own time for late ranks is over.
+    fn wait_seen(&self, shutdown: Option<&ShutdownSignal>) {
+        let lost = self.lost.borrow().as_ref().map(|lost| lost.rank);
+        let deadline = Instant::now() + self.limit;
+        for rank in (1..self.count()).filter(|rank| Some(*rank) != lost) {
+            let left = deadline.saturating_duration_since(Instant::now()).max(LATE_TIMEOUT);
+            let _: Answer<()> = self.words_of(rank, "seen", 0, left, shutdown);
+        }
     }
 
     /// Waits until all ranks are in an exchange, unless one has been lost.
