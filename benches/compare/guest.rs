@@ -103,8 +103,8 @@ pub(crate) fn run_twice(
         Ok::<_, Box<dyn Error>>((sample, processor_time()? - before))
     };
     let (sample, of_few) = run_for(few)?;
-    // IOPS of a second, for that many seconds: a whole number of commands.
-    let more = Duration::from_secs_f64(sample.iops).mul_f64(seconds).as_secs();
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "some million")]
+    let more = (sample.iops * seconds) as u64;
     let (sample, of_many) = run_for(few + more)?;
     Ok(Sample { machine_us: Some((of_many - of_few) * 1e6 / more as f64), ..sample })
 }

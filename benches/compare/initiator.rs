@@ -235,21 +235,17 @@ fn fio(engine: Vec<String>, batched: bool, scenario: &Scenario, setup: &Setup) -
         ("rw", scenario.pattern()),
         ("bs", scenario.bytes.to_string()),
         ("iodepth", depth.clone()),
+        ("lat_percentiles", "1".into()),
+        ("clat_percentiles", "0".into()),
         ("output-format", "json".into()),
     ]));
     words.extend(match setup.length {
-        Length::Seconds(seconds) => vec![
-            "--time_based=1".into(),
-            "--ramp_time=500ms".into(),
-            format!("--runtime={}ms", seconds * 1e3),
-            "--lat_percentiles=1".into(),
-            "--clat_percentiles=0".into(),
-        ],
-        // Without latencies: on a machine without an invariant time stamp counter each look at the
-        // clock is a system call, which would be most of what is measured.
+        Length::Seconds(seconds) => {
+            let runtime = format!("--runtime={}ms", seconds * 1e3);
+            vec!["--time_based=1".into(), "--ramp_time=500ms".into(), runtime]
+        }
         Length::Commands(count) => {
-            let bytes = count * u64::from(scenario.bytes);
-            vec!["--gtod_reduce=1".into(), format!("--io_size={bytes}")]
+            vec![format!("--io_size={}", count * u64::from(scenario.bytes))]
         }
     });
     if scenario.random {
