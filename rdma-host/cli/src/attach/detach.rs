@@ -66,9 +66,10 @@ pub(crate) fn detach(arguments: &DetachArguments) -> Result<(), Failure> {
             ),
         }));
     }
-    let deleted = match arguments.force {
-        true => control.delete_when_closed(&info).map(drop),
-        false => control.delete(&info),
+    let deleted = if arguments.force {
+        control.delete_when_closed(&info).map(drop)
+    } else {
+        control.delete(&info)
     };
     deleted.map_err(device::failure)?;
     Entry::remove(id).map_err(|error| Failure::failed(format!("the entry of {path}: {error}")))

@@ -104,11 +104,12 @@ pub(super) fn add(
     id: Option<u32>,
     limits: (u16, u16),
     parameters: Parameters,
-    (resend, shares): (bool, bool),
+    resend: bool,
+    shares: bool,
 ) -> Result<DeviceInfo, Failure> {
     // Drivers before Linux 6.5 do not tell, and have none of those that matter.
     let features = control.features().unwrap_or_default();
-    let options = options(id, limits, parameters.bytes_max, (resend, shares), features);
+    let options = options(id, limits, parameters.bytes_max, resend, shares, features);
     let info = control.add(&options).map_err(|error| match (error.errno(), options.id) {
         (Some(errno), Some(id)) if errno == rustix::io::Errno::EXIST.raw_os_error() => {
             Failure::failed(format!("there is {} already; `nvmf list` shows it", path(id)))
@@ -152,18 +153,17 @@ pub(super) fn is_absent(error: &ublk::Error) -> bool {
 /// Checks that a device which is taken over can share memory, if this is to be.
 pub(super) fn check_sharing(device: &DeviceInfo, shares: bool) -> Result<(), Failure> {
     let path = path(device.id());
-    match (device.shares_memory(), shares) {
-        (false, true) => Err(Failure::usage(format!(
+    if shares && !device.shares_memory() {
+        return Err(Failure::usage(format!(
             "{path} was attached without --share: recover it without, or detach and attach it"
-        ))),
-        (true, false) => {
-            output::print_message(format_args!(
-                "nvmf: warning: {path} was attached with --share; without it, requests are copied"
-            ));
-            Ok(())
-        }
-        _ => Ok(()),
+        )));
     }
+    if device.shares_memory() && !shares {
+        output::print_message(format_args!(
+            "nvmf: warning: {path} was attached with --share; without it, requests are copied"
+        ));
+    }
+    Ok(())
 }
 
 /// Begins to take a device over, after a check that it is of this namespace.
@@ -217,7 +217,8 @@ fn options(
     id: Option<u32>,
     (queues, depth): (u16, u16),
     bytes_max: u32,
-    (resend, shares_memory): (bool, bool),
+    resend: bool,
+    shares_memory: bool,
     features: Features,
 ) -> DeviceOptions {
     let recovery = if resend { Recovery::Reissue } else { Recovery::Fail };

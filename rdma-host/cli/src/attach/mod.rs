@@ -242,7 +242,7 @@ fn serve(
             let queues = u16::try_from(pollers.len()).expect("as many as were asked for");
             let depth = controller.negotiated().queue_entries - 1;
             let shares = connection.shared.is_some();
-            device::add(control, id, (queues, depth), wanted, (resend, shares))?
+            device::add(control, id, (queues, depth), wanted, resend, shares)?
         }
     };
     let mut threads = None;

@@ -117,10 +117,7 @@ impl RankGroup {
             self.publish("ready", point, &words)?;
             self.exchange(self.limit, Some(shutdown));
         }
-        let failed = match self.lost.borrow().clone() {
-            Some(lost) => vec![lost],
-            None => Vec::new(),
-        };
+        let failed = Vec::from_iter(self.lost.borrow().clone());
         let answers = if failed.is_empty() || self.is_first() {
             self.gather("ready", point, Some(shutdown))
         } else {

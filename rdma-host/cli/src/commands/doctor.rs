@@ -138,9 +138,10 @@ fn device(info: &DeviceInfo) -> Vec<Check> {
 /// Limits of a device, as far as they decide what a host does.
 fn offers(info: &DeviceInfo, is_software: bool) -> Check {
     let limits = &info.limits;
-    let kind = match (is_software, &*limits.firmware) {
-        (true, _) => "software".to_owned(),
-        (false, firmware) => format!("hardware, firmware {firmware}"),
+    let kind = if is_software {
+        "software".to_owned()
+    } else {
+        format!("hardware, firmware {}", limits.firmware)
     };
     let node = limits.numa_node.map_or_else(String::new, |node| format!("; NUMA node {node}"));
     let text = format!(
@@ -203,9 +204,9 @@ fn locked_memory(limit: Option<u64>) -> Check {
             Verdict::Warning,
             name,
             format!(
-                "{} at most, and 128 buffers of 128 KiB take {}; raise it with a line `USER - \
-                 memlock unlimited` in /etc/security/limits.d and a new login (a service: \
-                 LimitMEMLOCK=infinity)",
+                "{} at most without CAP_IPC_LOCK, and 128 buffers of 128 KiB take {}; raise it \
+                 with a line `USER - memlock unlimited` in /etc/security/limits.d and a new login \
+                 (a service: LimitMEMLOCK=infinity)",
                 size::format_bytes(limit),
                 size::format_bytes(LOCKED_BYTES),
             ),
