@@ -9,7 +9,6 @@
 
 use std::{
     fs,
-    process::Command,
     thread::sleep,
     time::{Duration, Instant},
 };
@@ -18,15 +17,12 @@ use rdma_host::{ConnectOptions, Controller, Error, ReconnectOptions, wire::Names
 use tests::{
     SUBSYSTEM, command,
     load::{HANG_TIMEOUT, Load, quick_options},
+    other_machine::{self, TARGET_ADDRESS},
     process_resources::ProcessResources,
-    run,
     shutdown::{STATES, cancel_after, shut_down_in},
     target, wait_for,
 };
 use tokio::runtime::Runtime;
-
-/// The bed's end of the wire, where the target listens too.
-const HERE: &str = "10.20.0.1";
 
 fn before_7() -> bool {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("proc is mounted");
@@ -39,47 +35,11 @@ fn on_another_machine(test: &str) {
         println!("SKIPPED: {test}: before 7, rxe hears nothing in other network namespaces");
         return;
     }
-    if !fs::exists("/sys/class/net/veth0").expect("sys is mounted") {
-        machine();
-    }
-    let exe = std::env::current_exe().expect("our own path");
-    let mut far = Command::new("ip");
-    far.args(["netns", "exec", "far"]).arg(exe).env("FAR", "1");
-    far.args(["--ignored", "--exact", test, "--nocapture"]);
-    let output = run(&mut far, &[]);
-    let (text, message) =
-        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    println!("{text}{message}");
-    assert!(output.status.success(), "{test}, on another machine");
-}
-
-/// Makes the other machine, and has the target listen at the wire that leads there.
-fn machine() {
-    command("ip", "netns add far");
-    command("ip", "link add veth0 type veth peer name veth1 netns far");
-    command("ip", &format!("addr add {HERE}/24 dev veth0"));
-    command("ip", "link set veth0 up");
-    command("ip", "-n far addr add 10.20.0.2/24 dev veth1");
-    command("ip", "-n far link set veth1 up");
-    command("rdma", "link add near type rxe netdev veth0");
-    command("ip", "netns exec far rdma link add far type rxe netdev veth1");
-    let port = "/sys/kernel/config/nvmet/ports/2";
-    fs::create_dir(port).expect("there is one port");
-    let attributes =
-        [("trtype", "rdma"), ("adrfam", "ipv4"), ("traddr", HERE), ("trsvcid", "4420")];
-    for (name, value) in attributes {
-        fs::write(format!("{port}/addr_{name}"), value).expect("the port takes it");
-    }
-    target(&["link", "port", "2", SUBSYSTEM]);
-}
-
-/// Tells if this is the other machine.
-fn is_far() -> bool {
-    std::env::var_os("FAR").is_some()
+    other_machine::run_test(test);
 }
 
 fn over_the_wire() -> ConnectOptions {
-    let address = format!("{HERE}:4420").parse().expect("an address");
+    let address = format!("{TARGET_ADDRESS}:4420").parse().expect("an address");
     quick_options().address(address)
 }
 
@@ -102,7 +62,7 @@ fn connects(runtime: &Runtime, options: &ConnectOptions) {
 #[test]
 #[ignore = "needs the test bed: run by ./tests/run"]
 fn what_was_under_load_ends_and_connects_again() {
-    if !is_far() {
+    if !other_machine::is_here() {
         return on_another_machine("what_was_under_load_ends_and_connects_again");
     }
     let runtime = Runtime::new().expect("a runtime");
@@ -123,7 +83,7 @@ fn what_was_under_load_ends_and_connects_again() {
 #[test]
 #[ignore = "needs the test bed: run by ./tests/run"]
 fn a_connect_waits_for_the_link() {
-    if !is_far() {
+    if !other_machine::is_here() {
         return on_another_machine("a_connect_waits_for_the_link");
     }
     let runtime = Runtime::new().expect("a runtime");
@@ -145,7 +105,7 @@ fn a_connect_waits_for_the_link() {
 #[test]
 #[ignore = "needs the test bed: run by ./tests/run"]
 fn commands_go_on_as_soon_as_the_link_is_back() {
-    if !is_far() {
+    if !other_machine::is_here() {
         return on_another_machine("commands_go_on_as_soon_as_the_link_is_back");
     }
     let runtime = Runtime::new().expect("a runtime");
@@ -185,7 +145,7 @@ fn commands_go_on_as_soon_as_the_link_is_back() {
 #[test]
 #[ignore = "needs the test bed: run by ./tests/run"]
 fn a_silent_peer_is_noticed_by_the_clock() {
-    if !is_far() {
+    if !other_machine::is_here() {
         return on_another_machine("a_silent_peer_is_noticed_by_the_clock");
     }
     let runtime = Runtime::new().expect("a runtime");
@@ -207,7 +167,7 @@ fn a_silent_peer_is_noticed_by_the_clock() {
 #[test]
 #[ignore = "needs the test bed: run by ./tests/run"]
 fn the_end_comes_soon_while_nothing_is_heard() {
-    if !is_far() {
+    if !other_machine::is_here() {
         return on_another_machine("the_end_comes_soon_while_nothing_is_heard");
     }
     let runtime = Runtime::new().expect("a runtime");
@@ -238,7 +198,7 @@ fn the_end_comes_soon_while_nothing_is_heard() {
 #[test]
 #[ignore = "needs the test bed: run by ./tests/run"]
 fn attempts_without_a_link_keep_no_descriptors() {
-    if !is_far() {
+    if !other_machine::is_here() {
         return on_another_machine("attempts_without_a_link_keep_no_descriptors");
     }
     command("ip", "link add veth2 type veth peer name veth3");

@@ -1,17 +1,15 @@
 //! Late writes in the bed: over rxe against the scripted target, and on Linux's target, whose
 //! medium is slow.
 
-use std::{
-    fs,
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    time::SystemTime,
-};
+use std::{net::SocketAddr, path::Path, time::SystemTime};
 
 use rdma_host::{Buffer, FenceOptions, TransferError};
 use tests::{
-    SUBSYSTEM, break_connections, controllers, dmsetup, load::HANG_TIMEOUT,
-    process_resources::ProcessResources, wait_for,
+    SUBSYSTEM, break_connections, controllers,
+    load::HANG_TIMEOUT,
+    mapped_namespace::{AddedNamespace, DISK, MappedNamespace},
+    process_resources::ProcessResources,
+    wait_for,
 };
 use tokio::task::JoinHandle;
 use verbs::RdmaCore;
@@ -55,47 +53,9 @@ const DELAY_MS: u32 = 12_000;
 const SHORT_DELAY_MS: u32 = 1_500;
 
 /// A medium in memory: namespace 2, and through a device that delays writes, namespace 1.
-struct SlowMedium;
-
-impl SlowMedium {
-    const NAME: &str = "fence";
-
-    fn add(delay_ms: u32) -> Self {
-        const SECTORS: u32 = 2048;
-        let table = format!("0 {SECTORS} delay /dev/ram0 0 0 /dev/ram0 0 {delay_ms}");
-        dmsetup(&["create", Self::NAME, "--table", &table]);
-        let minor = dmsetup(&["info", "-c", "--noheadings", "-o", "minor", Self::NAME]);
-        for (nsid, device) in [(1, format!("/dev/dm-{}", minor.trim())), (2, "/dev/ram0".into())] {
-            let path = Self::namespace(nsid);
-            fs::create_dir(&path).expect("a namespace is added");
-            fs::write(path.join("device_path"), device).expect("the device is there");
-            fs::write(path.join("enable"), "1").expect("it is enabled");
-        }
-        Self
-    }
-
-    fn namespace(nsid: u32) -> PathBuf {
-        let subsystems = Path::new("/sys/kernel/config/nvmet/subsystems");
-        subsystems.join(SUBSYSTEM).join("namespaces").join(nsid.to_string())
-    }
-
-    /// Number of writes that the medium holds back.
-    fn held() -> u32 {
-        let status = dmsetup(&["status", Self::NAME]);
-        // Start, length, type, and then the reads, writes and flushes that are held back.
-        let writes = status.split_whitespace().nth(4).expect("reads and writes");
-        writes.parse().expect("a number")
-    }
-}
-
-impl Drop for SlowMedium {
-    fn drop(&mut self) {
-        for nsid in [1, 2] {
-            // Without it the next test says so.
-            let _ = fs::remove_dir(Self::namespace(nsid));
-        }
-        dmsetup(&["remove", Self::NAME]);
-    }
+fn slow_medium(delay_ms: u32) -> (MappedNamespace, AddedNamespace) {
+    let table = format!("delay {DISK} 0 0 {DISK} 0 {delay_ms}");
+    (MappedNamespace::add(1, "fence", &table), AddedNamespace::on(2, DISK))
 }
 
 /// A first block of this namespace as the medium has it.
@@ -139,7 +99,7 @@ fn connect_once() {
 #[ignore = "needs the test bed: run by ./tests/run"]
 fn on_linux_a_write_goes_out_once_the_old_controller_is_gone() {
     wait_for("the target is at rest", HANG_TIMEOUT, || controllers(SUBSYSTEM) == 0);
-    let medium = SlowMedium::add(DELAY_MS);
+    let (medium, direct) = slow_medium(DELAY_MS);
     connect_once();
     let before = ProcessResources::now();
     run(async {
@@ -159,7 +119,7 @@ fn on_linux_a_write_goes_out_once_the_old_controller_is_gone() {
         second.fill(b'B');
         let old = controller.negotiated().controller.0;
         let write_of_first = write(&slow, first);
-        while SlowMedium::held() == 0 {
+        while medium.delayed_writes() == 0 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         let gone = gone_at(old);
@@ -172,7 +132,7 @@ fn on_linux_a_write_goes_out_once_the_old_controller_is_gone() {
         assert_eq!(byte, 0, "the first write is not executed yet");
         let closed = changes.next().await.expect("the fence closes");
         println!("{closed}");
-        assert_eq!(SlowMedium::held(), 1, "the second write waits");
+        assert_eq!(medium.delayed_writes(), 1, "the second write waits");
         assert!(!gone.is_finished(), "the old controller is left");
         let opened = changes.next().await.expect("and opens");
         println!("{opened}");
@@ -192,7 +152,7 @@ fn on_linux_a_write_goes_out_once_the_old_controller_is_gone() {
     });
     wait_for("the target forgets", HANG_TIMEOUT, || controllers(SUBSYSTEM) == 0);
     before.wait_until_released("rxe0");
-    drop(medium);
+    drop((medium, direct));
 }
 
 /// Another process of the same host NQN is given the id of the old controller, before the host that
@@ -201,7 +161,7 @@ fn on_linux_a_write_goes_out_once_the_old_controller_is_gone() {
 #[ignore = "needs the test bed: run by ./tests/run"]
 fn on_linux_an_id_that_is_in_use_again_does_not_keep_the_fence_closed() {
     wait_for("the target is at rest", HANG_TIMEOUT, || controllers(SUBSYSTEM) == 0);
-    let medium = SlowMedium::add(SHORT_DELAY_MS);
+    let (medium, direct) = slow_medium(SHORT_DELAY_MS);
     run(async {
         let connect = tests::options()
             .io_queues(1)
@@ -216,7 +176,7 @@ fn on_linux_an_id_that_is_in_use_again_does_not_keep_the_fence_closed() {
         let buffer = first.allocate(block_size).expect("memory");
         let old = first.negotiated();
         let written = write(&slow, buffer);
-        while SlowMedium::held() == 0 {
+        while medium.delayed_writes() == 0 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         let gone = gone_at(old.controller.0);
@@ -242,5 +202,5 @@ fn on_linux_an_id_that_is_in_use_again_does_not_keep_the_fence_closed() {
         second.shutdown().await;
     });
     wait_for("the target forgets", HANG_TIMEOUT, || controllers(SUBSYSTEM) == 0);
-    drop(medium);
+    drop((medium, direct));
 }

@@ -6,7 +6,9 @@
 pub mod authentication_hook;
 pub mod load;
 mod log;
+pub mod mapped_namespace;
 pub mod metrics;
+pub mod other_machine;
 pub mod process_resources;
 pub mod sequence;
 pub mod shutdown;
