@@ -491,15 +491,15 @@ impl Mapping {
 
     #[inline(never)]
     fn read_shared(&self, offset: usize, out: &mut [u8]) {
-        for (index, byte) in out.iter_mut().enumerate() {
-            *byte = self.byte(offset + index).load(Ordering::Relaxed);
+        for (shared, byte) in self.bytes(offset, out.len()).iter().zip(out) {
+            *byte = shared.load(Ordering::Relaxed);
         }
     }
 
     #[inline(never)]
     fn write_shared(&self, offset: usize, bytes: &[u8]) {
-        for (index, byte) in bytes.iter().enumerate() {
-            self.byte(offset + index).store(*byte, Ordering::Relaxed);
+        for (shared, byte) in self.bytes(offset, bytes.len()).iter().zip(bytes) {
+            shared.store(*byte, Ordering::Relaxed);
         }
     }
 
@@ -529,18 +529,18 @@ impl Mapping {
             // is borrowed exclusively, gets here.
             Agent::Device => unsafe { ptr::write_bytes(to.as_ptr(), byte, length) },
             Agent::Thread => {
-                for index in offset..offset + length {
-                    self.byte(index).store(byte, Ordering::Relaxed);
+                for shared in self.bytes(offset, length) {
+                    shared.store(byte, Ordering::Relaxed);
                 }
             }
         }
     }
 
-    fn byte(&self, offset: usize) -> &AtomicU8 {
-        let at = self.at(offset, 1);
+    fn bytes(&self, offset: usize, length: usize) -> &[AtomicU8] {
+        let at = self.at(offset, length).cast::<AtomicU8>();
         // SAFETY: `at` checked the range; with `Agent::Thread` every access is by `AtomicU8`,
         // since the other arms of `read`, `write` and `fill` are then never taken.
-        unsafe { AtomicU8::from_ptr(at.as_ptr()) }
+        unsafe { &*ptr::slice_from_raw_parts(at.as_ptr(), length) }
     }
 
     #[inline]

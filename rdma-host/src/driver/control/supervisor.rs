@@ -161,7 +161,8 @@ impl<P: Provider> Supervisor<P> {
             group: self.shared.group.as_deref(),
         };
         let (registry, purpose) = (&self.shared.registry, self.purpose);
-        let attempt = async {
+        // On the heap, since it is large, and the supervisor stays for long after it.
+        let attempt = Box::pin(async {
             let mut connected = bring_up::connect(means).await?;
             let EstablishedController { admin, negotiated, .. } = &mut connected;
             let (events, delays) = (negotiated.info.events, negotiated.info.retry_delays);
@@ -177,7 +178,7 @@ impl<P: Provider> Supervisor<P> {
                 Purpose::Discovery { events: false } => {}
             }
             Ok(connected)
-        };
+        });
         let timeout = Error::Timeout { step: "the whole connect", after: BRING_UP_TIMEOUT };
         let attempt = runtime::timeout(BRING_UP_TIMEOUT, attempt);
         let fails_at = self.lifecycle.commands_fail_at();

@@ -39,6 +39,8 @@ pub(crate) fn spawn<T: Send + 'static>(
 ) -> Task<T> {
     let Some(runtime) = current() else { return Task::Tokio(tokio::spawn(future)) };
     let (sender, output) = oneshot::channel();
+    // Futures of the driver are large, and each move copies one.
+    let future = Box::pin(future);
     // Without a receiver the task is detached.
     runtime.spawn(Box::pin(async move { drop(sender.send(future.await)) }));
     Task::Entered(output)
