@@ -169,3 +169,130 @@ impl fmt::Display for FailureKind {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, time::Duration};
+
+    use auth::message::MessageId;
+
+    use super::{
+        Retryability::{AfterFix, Never, Retry},
+        *,
+    };
+    use crate::{
+        error::{
+            AbortOutcome, Fenced, GaveUp, GiveUpReason, Incompatible, Misuse, NotConnected,
+            TargetMisbehaved,
+        },
+        wire::{ControllerId, QueueId},
+    };
+
+    const QUEUE: QueueId = QueueId(1);
+    const AFTER: Duration = Duration::from_secs(1);
+    const DO_NOT_RETRY: u16 = 0x4000;
+
+    /// Checks the kind of each error, in words, and whether another attempt can help.
+    fn check(cases: impl IntoIterator<Item = (Error, &'static str, Retryability)>) {
+        for (error, words, retryability) in cases {
+            let kind = FailureKind::from(&error);
+            assert_eq!(kind.to_string(), words, "{error}");
+            assert_eq!(kind.retryability(), retryability, "{error}");
+        }
+    }
+
+    #[test]
+    fn errors_of_the_host_and_the_target() {
+        let fenced = Fenced { controller: ControllerId(1), after: AFTER };
+        let timeout =
+            Error::CommandTimeout { queue: QUEUE, after: AFTER, abort: AbortOutcome::NoAnswer };
+        check([
+            (Error::Closed, "deleted", Never),
+            (timeout, "command timeout", Retry),
+            (Error::ControllerFatal, "controller fatal", Retry),
+            (Error::Fenced(fenced), "timeout", Retry),
+            (Incompatible::InCapsuleOffset(16).into(), "incompatible", AfterFix),
+            (Error::KeepAlive(AFTER), "keep-alive expired", Retry),
+            (TargetMisbehaved::NamespaceList.into(), "target misbehaved", AfterFix),
+            (Misuse::Discovery.into(), "misuse", Never),
+            (Error::Reset, "disconnected", Retry),
+            (Error::Timeout { step: "a step", after: AFTER }, "timeout", Retry),
+        ]);
+    }
+
+    #[test]
+    fn an_error_that_has_a_cause_is_of_the_kind_of_that() {
+        let lost = NotConnected { cause: Box::new(Error::Closed), attempt: 1, max: None };
+        let (cause, reason) = (Box::new(Error::KeepAlive(AFTER)), GiveUpReason::Exhausted);
+        let gave_up = GaveUp { cause, attempts: 2, reason };
+        check([
+            (Error::NotConnected(Arc::new(lost)), "deleted", Never),
+            (Error::GaveUp(Arc::new(gave_up)), "keep-alive expired", Retry),
+            (Error::ReauthenticationFailed(Box::new(Error::Closed)), "deleted", Never),
+        ]);
+    }
+
+    #[test]
+    fn failures_of_authentication() {
+        let error = |failure| Error::Authentication { queue: QUEUE, failure };
+        let hung_up = |expected| error(AuthenticationFailure::Disconnected(expected));
+        check([
+            (error(AuthenticationFailure::NoControllerSecret), "key missing", Never),
+            (hung_up(MessageId::SUCCESS1), "key rejected", Never),
+            (hung_up(MessageId::CHALLENGE), "incompatible", AfterFix),
+        ]);
+    }
+
+    #[test]
+    fn statuses() {
+        let command = |code| Rejected::Command { command: "Read", status: Status(code) }.into();
+        let connect = |queue, code, result| {
+            Error::Rejected(Rejected::Connect { queue, status: Status(code), result })
+        };
+        check([
+            (command(0x0006), "refused", Retry),
+            (command(0x0006 | DO_NOT_RETRY), "refused for good", Never),
+            (connect(QueueId::ADMIN, 0x0184, 0), "refused", AfterFix),
+            (connect(QueueId::ADMIN, 0x0184 | DO_NOT_RETRY, 0), "refused for good", Never),
+            (connect(QueueId::ADMIN, 0x0181, 0), "refused", Retry),
+            // Octet 16 of the data, the controller's id, is invalid: the controller is gone.
+            (connect(QUEUE, 0x0182 | DO_NOT_RETRY, 0x0001_0010), "disconnected", Retry),
+        ]);
+    }
+
+    #[test]
+    fn failures_of_the_transport() {
+        let address = "10.0.0.2:4420".parse().unwrap();
+        let (step, status) = ("a step", "words".to_owned());
+        let resolution = Transport::Address { address, step, reason: status.clone() };
+        let silent = Transport::Unreachable { address, reason: status.clone() };
+        let cases = [
+            (resolution, "address error"),
+            (Transport::Device("words"), "device error"),
+            (Transport::DeviceChanged, "device error"),
+            (Transport::Disconnected(QUEUE), "disconnected"),
+            (Transport::NoQueue, "disconnected"),
+            (Transport::PortDown, "port down"),
+            (Transport::QueuePair { queue: QUEUE, status }, "queue pair error"),
+            (silent, "unreachable"),
+        ];
+        check(cases.map(|(transport, words)| (transport.into(), words, Retry)));
+    }
+
+    #[test]
+    fn a_rejected_connection_can_be_tried_again_unless_its_parameters_are_refused() {
+        for (private_data, retryability) in [
+            (&[][..], Retry),
+            // Insufficient resources; invalid host submission queue size.
+            (&[0, 0, 6, 0][..], Retry),
+            (&[0, 0, 4, 0][..], AfterFix),
+        ] {
+            let reject = CmReject::parse(28, private_data);
+            let kind =
+                FailureKind::from(&Error::from(Rejected::Connection { queue: QUEUE, reject }));
+            assert_eq!(kind, FailureKind::Rejected(reject));
+            assert_eq!(kind.to_string(), "connection rejected");
+            assert_eq!(kind.retryability(), retryability, "{reject}");
+        }
+    }
+}

@@ -276,6 +276,24 @@ mod tests {
     const CURRENT: u64 = 0x0102_0304_0506_0708;
     const OTHER: u64 = 0x1112_1314_1516_1718;
 
+    #[test]
+    fn types_in_words() {
+        let words: Vec<_> = (0..8).map(|number| ReservationType(number).to_string()).collect();
+        assert_eq!(
+            words,
+            [
+                "none",
+                "write exclusive",
+                "exclusive access",
+                "write exclusive, registrants only",
+                "exclusive access, registrants only",
+                "write exclusive, all registrants",
+                "exclusive access, all registrants",
+                "reservation type 7",
+            ]
+        );
+    }
+
     fn encoded(command: ReservationCommand, ignore_key: bool) -> (u8, [u8; 8], Vec<u8>) {
         let sqe = command.to_sqe(NamespaceId(3), ignore_key);
         let bytes = sqe.as_bytes();
@@ -355,12 +373,5 @@ mod tests {
         assert_eq!(ReservationReport::parse(&bytes[..128]).unwrap().registrants, [first]);
         assert!(ReservationReport::parse(&bytes[..64]).unwrap().registrants.is_empty());
         assert!(ReservationReport::parse(&bytes[..63]).is_err());
-    }
-
-    #[test]
-    fn types_have_names() {
-        assert_eq!(ReservationType(0).to_string(), "none");
-        assert_eq!(ReservationType::WRITE_EXCLUSIVE.to_string(), "write exclusive");
-        assert_eq!(ReservationType(9).to_string(), "reservation type 9");
     }
 }

@@ -225,6 +225,30 @@ mod tests {
     }
 
     #[test]
+    fn events_in_words() {
+        for (result, words) in [
+            (0x000c_0302, "asymmetric namespace access changed"),
+            (0x0070_f002, "discovery log changed"),
+            (0x0001_0000, "error: write to an invalid doorbell register"),
+            (0x0001_0100, "error: invalid doorbell write value"),
+            (0x0001_0200, "error: diagnostic failure"),
+            (0x0001_0300, "error: persistent internal error"),
+            (0x0001_0400, "error: transient internal error"),
+            (0x0001_0500, "error: firmware image load error"),
+            (0x0003_0102, "firmware activation starting"),
+            (0x0002_0001, "health: subsystem reliability"),
+            (0x0002_0101, "health: temperature threshold"),
+            (0x0002_0201, "health: spare below threshold"),
+            (0x0002_0301, "health 0x03"),
+            (0x0080_0006, "reservation log page available"),
+        ] {
+            assert_eq!(AsyncEvent(result).kind().to_string(), words, "{result:#x}");
+        }
+        assert_eq!(AsyncEventType::ERROR.to_string(), "error");
+        assert_eq!(AsyncEventType::HEALTH.to_string(), "health");
+    }
+
+    #[test]
     fn the_request_in_literal_bytes() {
         assert_eq!(AsyncEvent::request().as_bytes()[..4], [0x0c, 0x40, 0, 0]);
     }
