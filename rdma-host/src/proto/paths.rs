@@ -319,7 +319,7 @@ impl Paths {
     pub fn end(&mut self, id: PathId, latency: Option<Duration>) {
         let nanoseconds =
             |latency: Duration| u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX / 2);
-        self.selector.end(id, latency.map(nanoseconds));
+        self.selector.end(id, 1, latency.map(nanoseconds));
     }
 
     /// Chooses a path for a command to a namespace of this group, which is on the paths for which

@@ -221,6 +221,12 @@ impl Sqe {
         self.sgl = sgl;
     }
 
+    /// Returns true if the data pointer is that of data.
+    #[must_use]
+    pub(crate) fn has_data(&self) -> bool {
+        self.sgl != SglDescriptor::none()
+    }
+
     /// Opcode.
     #[inline]
     #[must_use]

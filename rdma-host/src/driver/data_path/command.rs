@@ -42,6 +42,14 @@ pub struct CommandCompletion {
     pub execution: ExecutionStatus,
 }
 
+/// Submission of a command to a poller.
+pub(crate) enum Submission {
+    /// First submission, with the clock reading then.
+    First { sqe: Sqe, started: u64 },
+    /// Repetition by the owner of the poller, who keeps the command.
+    Repeat,
+}
+
 /// Knowledge of whether the controller executed a completed command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExecutionStatus {
@@ -254,6 +262,11 @@ impl Data {
 }
 
 impl CommandCompletion {
+    /// Returns true if the response says that the command succeeded.
+    pub(crate) fn is_success(&self) -> bool {
+        self.outcome.as_ref().is_ok_and(|response| response.status().is_success())
+    }
+
     /// Returns the response of a command that succeeded, and the buffer.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::driver::{
-    data_path::command::{Command, ExecutionStatus},
+    data_path::command::{Command, ExecutionStatus, Submission},
     runtime,
 };
 
@@ -22,16 +22,26 @@ pub(crate) struct PendingCommand {
     pub(crate) fenced_since: Option<Instant>,
     /// True if it changes blocks, and was sent without a response: it may have been executed.
     pub(crate) is_unanswered: bool,
+    /// True if the owner of the poller sends it again.
+    pub(crate) is_repeat: bool,
 }
 
 impl PendingCommand {
     /// Command that was sent `sends` times, for the first time at the clock reading `started`.
     pub(crate) fn new(command: Command, started: u64, sends: u8) -> Self {
-        Self { command, started, sends, fenced_since: None, is_unanswered: false }
+        let (is_unanswered, is_repeat) = (false, false);
+        Self { command, started, sends, fenced_since: None, is_unanswered, is_repeat }
     }
 
     pub(crate) fn execution(&self) -> ExecutionStatus {
         ExecutionStatus::without_response(self.sends)
+    }
+
+    pub(crate) fn submission(&self) -> Submission {
+        if self.is_repeat {
+            return Submission::Repeat;
+        }
+        Submission::First { sqe: self.command.sqe, started: self.started }
     }
 }
 

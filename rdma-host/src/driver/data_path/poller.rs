@@ -9,6 +9,7 @@ mod internal_command;
 mod link;
 mod queue_map;
 mod retry;
+mod returned;
 mod sleep;
 mod submit;
 mod submit_later;
@@ -17,9 +18,9 @@ mod tick;
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use quanta::Clock;
-use tracing::Span;
 use verbs::{Completion, CompletionQueue, Provider, RdmaCore};
 
+pub(crate) use self::returned::ReturnedCommand;
 use self::{
     descriptor::EventDescriptor, failed_work::FailedWork, fused::FusedPairs, link::Link,
     queue_map::QueueMap, sleep::Events, tick::Tick,
@@ -81,6 +82,8 @@ pub struct Poller<P: Provider = RdmaCore> {
     events: Option<Events>,
     descriptor: Option<EventDescriptor>,
     done: VecDeque<CommandCompletion>,
+    /// Commands that are returned to the owner; `None` if it sends none again.
+    returned: Option<Vec<ReturnedCommand>>,
     pending: PendingCommands,
     batch: Box<[Completion; POLL_BATCH]>,
     /// Commands that failed since the last [`tick`](Self::tick).
@@ -162,6 +165,7 @@ impl<P: Provider> Poller<P> {
             descriptor: None,
             // Never grows for an owner that takes all completions before the next poll.
             done: VecDeque::with_capacity(2 * POLL_BATCH),
+            returned: None,
             pending: PendingCommands::default(),
             batch: Box::new([Completion::default(); POLL_BATCH]),
             failed_commands: Vec::new(),
@@ -229,6 +233,17 @@ impl<P: Provider> Poller<P> {
     #[inline(always)]
     pub(crate) fn submit_from(&mut self, command: &mut Command) -> Result<(), SubmitError> {
         let started = self.submission_time();
+        if self.submit_fast(command, started) {
+            return Ok(());
+        }
+        let index = self.pick();
+        self.submit_at(index, command, started)
+    }
+
+    /// Queues a command, submitted at the clock reading `started`, on the next queue if it takes it
+    /// on its fast path; returns false otherwise.
+    #[inline(always)]
+    pub(crate) fn submit_fast(&mut self, command: &mut Command, started: u64) -> bool {
         let index = self.next;
         if !self.is_guarded()
             && let Some(queue) = self.queues.get_mut(index)
@@ -237,10 +252,9 @@ impl<P: Provider> Poller<P> {
             self.in_flight += 1;
             note_dirty(queue, index, &mut self.dirty);
             self.next = self.after(index);
-            return Ok(());
+            return true;
         }
-        let index = self.pick();
-        self.submit_at(index, command, started)
+        false
     }
 
     /// Clock reading for the commands that are submitted until the next doorbell or poll.
@@ -431,21 +445,6 @@ impl<P: Provider> Poller<P> {
     pub fn statistics(&mut self) -> &mut Statistics {
         self.count_work();
         self.meter.statistics(self.ticks)
-    }
-
-    /// Span of events that concern no single queue: that of the controller.
-    fn span(&self) -> Span {
-        let connection = self.link.as_ref().and_then(|link| link.connection.as_ref());
-        connection.map_or_else(Span::current, |connection| connection.span.clone())
-    }
-
-    /// Records the commands that failed as events, in the spans of their queues.
-    fn trace_failed_commands(&mut self) {
-        for failed in std::mem::take(&mut self.failed_commands) {
-            if let Some(index) = self.queue_map.find(failed.queue_pair) {
-                failed.trace(self.queues[index].span());
-            }
-        }
     }
 
     /// Adds what the queues have counted since the last call to the statistics.

@@ -230,8 +230,12 @@ impl<P: Provider> Queue<P> {
         pending: PendingCommand,
         now: u64,
     ) -> Result<(), SubmitError> {
-        let PendingCommand { mut command, started, sends, is_unanswered, .. } = pending;
-        let kind = if is_unanswered { OriginKind::Unanswered } else { OriginKind::Pending };
+        let PendingCommand { mut command, started, sends, is_unanswered, is_repeat, .. } = pending;
+        let kind = match (is_repeat, is_unanswered) {
+            (true, _) => OriginKind::Unseen(UnseenKind::Repeat),
+            (false, true) => OriginKind::Unanswered,
+            (false, false) => OriginKind::Pending,
+        };
         let origin = Origin { resends: sends, kind };
         let submitted = self.submit_from(origin, &mut command, started, now);
         submitted.map_err(|error| SubmitError::new(error, command))
@@ -469,7 +473,7 @@ impl<P: Provider> Queue<P> {
     }
 
     /// Capsule of the last command in a slot.
-    fn sqe(&self, slot: u16) -> Sqe {
+    pub(crate) fn sqe(&self, slot: u16) -> Sqe {
         let capsule = self.queue_pair.message_slot(slot.into()).expect("each slot has a message");
         Sqe::read_from_bytes(capsule).expect("a message is as long as a command")
     }

@@ -108,18 +108,18 @@ impl PathSelector {
         load.in_flight += 1;
     }
 
-    /// Reports the end of a command, and its latency in nanoseconds if it was executed and
-    /// measured.
+    /// Reports the end of commands, and the latency of one of them in nanoseconds if it was
+    /// executed and measured.
     ///
     /// # Panics
     ///
-    /// If none was in flight.
+    /// If fewer were in flight.
     #[inline]
-    pub fn end(&mut self, id: PathId, latency: Option<u64>) {
+    pub fn end(&mut self, id: PathId, count: u32, latency: Option<u64>) {
         /// Weight of a latency in the mean of the last ones.
         const WEIGHT: u64 = 8;
         let load = &mut self.loads[id.0];
-        load.in_flight = load.in_flight.checked_sub(1).expect("a command was in flight");
+        load.in_flight = load.in_flight.checked_sub(count).expect("they were in flight");
         if let Some(latency) = latency {
             load.latency = match load.latency {
                 0 => latency,

@@ -14,6 +14,7 @@
 
 mod connecting;
 mod first_attempts;
+mod operation;
 mod path_record;
 mod path_snapshot;
 mod path_status;

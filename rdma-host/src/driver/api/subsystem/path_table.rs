@@ -15,7 +15,7 @@ use tokio::sync::{Notify, watch};
 
 use super::{
     path_record::{Head, Presence, Record},
-    path_snapshot::{PathCounters, PathSnapshot},
+    path_snapshot::{ActivePaths, PathCounters, PathSnapshot},
     path_status::{NamespacePath, PathStatus, SubsystemStatus, mean, numbers},
 };
 use crate::{
@@ -232,16 +232,15 @@ impl PathTable {
     /// Copies what is known of the paths.
     pub(super) fn snapshot(&self) -> PathSnapshot {
         let state = self.state.lock();
-        let active = |head: &Head| {
-            let mut active = vec![false; state.records.len()];
-            head.active.iter().for_each(|path| active[path.0] = true);
-            active
-        };
+        let (count, policy) = (state.records.len(), self.policy);
+        let active =
+            |id: NamespaceId, head: &Head| ActivePaths::new(id, &head.active, count, policy);
         let heads = state.heads.iter().filter(|_| !state.is_closed);
         PathSnapshot {
             version: self.latest.load(Ordering::Acquire),
             connections: state.records.iter().map(|path| (path.generation, path.retry)).collect(),
-            active: heads.map(|(id, head)| (*id, active(head))).collect(),
+            active: heads.map(|(id, head)| active(*id, head)).collect(),
+            latest: 0,
         }
     }
 

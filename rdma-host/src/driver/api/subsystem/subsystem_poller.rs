@@ -1,9 +1,9 @@
 //! Poller of the queues of several paths.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use futures_util::future::select_all;
@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use verbs::{Buffer, Provider, RdmaCore};
 
 use super::{
+    operation::{Held, HeldUntil, Operation},
     path_snapshot::{PathCounters, PathSnapshot},
     path_table::{Begun, PathTable},
     progress::{FailedAttempt, Progress},
@@ -20,8 +21,8 @@ use crate::{
     config::PATH_RETRY_INTERVAL,
     driver::{
         data_path::{
-            command::{Command, CommandCompletion, Data, ExecutionStatus, SubmitError},
-            poller::Poller,
+            command::{Command, CommandCompletion, Data, ExecutionStatus, Submission, SubmitError},
+            poller::{Poller, ReturnedCommand},
             statistics::Statistics,
             ticks::Ticks,
         },
@@ -55,12 +56,17 @@ pub struct SubsystemPoller<P: Provider = RdmaCore> {
     snapshot: PathSnapshot,
     selector: PathSelector,
     counters: Arc<PathCounters>,
-    /// Commands that were submitted and have not completed, by the tag that the pollers see.
-    operations: Vec<Operation>,
-    /// Tags that are not in use.
-    free: Vec<usize>,
-    /// Commands that failed on a path, about which is decided at the next poll.
-    failed: Vec<(PathId, CommandCompletion)>,
+    /// Maximum number of commands in flight.
+    depth: usize,
+    /// Number of commands that were submitted and not handed back.
+    in_flight: usize,
+    /// Commands that pollers have and that are in flight for longer than one attempt, by the tag
+    /// that the pollers see. All others are known to their queues alone.
+    repeats: HashMap<u64, Operation>,
+    /// Tag of the next of them.
+    next_tag: u64,
+    /// Commands that failed on a path, or were sent again, about which is decided at the next poll.
+    returned: Vec<(PathId, ReturnedCommand)>,
     held: Vec<Held>,
     done: VecDeque<CommandCompletion>,
     statistics: Statistics,
@@ -68,46 +74,6 @@ pub struct SubsystemPoller<P: Provider = RdmaCore> {
     ticks: Ticks,
     /// Clock reading of the first submission since the last doorbell or poll; 0 for none.
     submitted_at: u64,
-}
-
-/// Command that was submitted, or row for one.
-struct Operation {
-    sqe: Sqe,
-    user: u64,
-    /// Clock reading of the submission.
-    submitted: u64,
-    has_buffer: bool,
-    /// Generation of the connection that it was sent on.
-    generation: u64,
-    /// Attempts before this one; `None` if it is the first.
-    progress: Option<Box<Progress>>,
-}
-
-/// Command that no poller has.
-struct Held {
-    tag: usize,
-    data: Data,
-    until: HeldUntil,
-}
-
-/// Condition under which a path is looked for again.
-enum HeldUntil {
-    /// A poller has room.
-    Room,
-    At(Instant),
-    /// The paths are no longer those of this version of the table; or this time has come.
-    Changed(u64, Option<Instant>),
-}
-
-impl HeldUntil {
-    /// Time at which the condition holds whatever happens.
-    fn due_at(&self) -> Option<Instant> {
-        match *self {
-            Self::Room => None,
-            Self::At(due) => Some(due),
-            Self::Changed(_, due) => due,
-        }
-    }
 }
 
 impl<P: Provider> SubsystemPoller<P> {
@@ -124,9 +90,11 @@ impl<P: Provider> SubsystemPoller<P> {
             selector: PathSelector::new(count, table.policy),
             counters: table.new_counters(),
             table,
-            operations: Vec::new(),
-            free: Vec::new(),
-            failed: Vec::new(),
+            depth: 0,
+            in_flight: 0,
+            repeats: HashMap::new(),
+            next_tag: 0,
+            returned: Vec::new(),
             held: Vec::new(),
             done: VecDeque::new(),
             statistics: Statistics::default(),
@@ -152,29 +120,63 @@ impl<P: Provider> SubsystemPoller<P> {
             self.submitted_at = self.clock.raw();
         }
         self.refresh();
-        let Some(tag) = self.free.pop() else {
+        if self.in_flight >= self.depth {
             return Err(SubmitError::new(Misuse::QueuesFull.into(), command));
-        };
-        let operation = &mut self.operations[tag];
-        (operation.sqe, operation.user) = (command.sqe, command.user);
-        operation.submitted = self.submitted_at;
-        operation.has_buffer = command.data.buffer().is_some();
-        command.user = tag as u64;
+        }
+        self.in_flight += 1;
         let namespace = command.sqe.namespace();
-        if let Some(active) = self.snapshot.active(namespace)
-            && let Some(path) = self.selector.choose(|index| active[index], runtime::now)
+        let turn = self.snapshot.next_turn(namespace);
+        let chosen = turn.or_else(|| self.choose_by_load(namespace));
+        if let Some(path) = chosen
             && let Some(poller) = self.pollers[path.0].first_mut()
-            && poller.room() > 0
+            && poller.submit_fast(&mut command, self.submitted_at)
         {
-            operation.generation = self.snapshot.connections[path.0].0;
             self.selector.begin(path);
-            if let Err(refused) = poller.submit_from(&mut command) {
-                self.failed.push((path, refused.into()));
-            }
             return Ok(());
         }
-        self.send(tag, command.data);
+        self.submit_slowly(chosen, command);
         Ok(())
+    }
+
+    /// Chooses a path by the load of each, or for another namespace than the command before.
+    #[inline(never)]
+    fn choose_by_load(&mut self, namespace: NamespaceId) -> Option<PathId> {
+        if self.snapshot.set_latest(namespace)
+            && let Some(path) = self.snapshot.next_turn(namespace)
+        {
+            return Some(path);
+        }
+        let active = self.snapshot.active(namespace)?;
+        self.selector.choose(|index| active[index], runtime::now)
+    }
+
+    /// Sends a command with all checks, on another path if that which was chosen has no room, or
+    /// holds it.
+    #[inline(never)]
+    fn submit_slowly(&mut self, chosen: Option<PathId>, mut command: Command) {
+        if let Some(path) = chosen
+            && let Some(poller) = self.pollers[path.0].iter_mut().find(|poller| poller.room() > 0)
+        {
+            self.selector.begin(path);
+            if let Err(refused) = poller.submit_from(&mut command) {
+                let generation = poller.generation();
+                self.refused(path, generation, &command.sqe, refused);
+            }
+            return;
+        }
+        let Command { sqe, data, user } = command;
+        let (submitted, has_buffer) = (self.submitted_at, data.buffer().is_some());
+        let progress = Progress::default();
+        self.send(Operation { sqe, user, submitted, has_buffer, progress }, data);
+    }
+
+    /// Notes a command that the poller of a path refused.
+    #[cold]
+    #[inline(never)]
+    fn refused(&mut self, path: PathId, generation: u64, sqe: &Sqe, refused: SubmitError) {
+        let submission = Submission::First { sqe: *sqe, started: self.submitted_at };
+        let completion = refused.into();
+        self.returned.push((path, ReturnedCommand { submission, generation, completion }));
     }
 
     /// Hands all queued commands to the devices, with one doorbell for each queue.
@@ -200,45 +202,41 @@ impl<P: Provider> SubsystemPoller<P> {
         for path in 0..self.pollers.len() {
             completed += self.poll_path(path, &mut each);
         }
-        if !self.failed.is_empty() || !self.held.is_empty() {
+        if !self.returned.is_empty() || !self.held.is_empty() {
             self.send_again();
         }
         completed += self.done.len();
         self.done.drain(..).for_each(each);
         if completed > 0 {
+            self.in_flight -= completed;
             self.counters.publish(&self.selector);
         }
         completed
     }
 
-    /// Polls the queues of one path; completions of commands that failed are kept for a decision.
+    /// Polls the queues of one path; commands that failed are kept for a decision.
     #[inline]
     fn poll_path(&mut self, index: usize, each: &mut impl FnMut(CommandCompletion)) -> usize {
         let path = PathId(index);
-        let Self { pollers, selector, operations, free, failed, statistics, clock, ticks, .. } =
-            self;
+        let Self { pollers, selector, returned, clock, ticks, .. } = self;
         let (mut completed, mut has_ended) = (0, false);
         for poller in &mut pollers[index] {
-            let polled = poller.poll_with(|mut done| {
-                if !done.outcome.as_ref().is_ok_and(|response| response.status().is_success()) {
-                    failed.push((path, done));
-                    return;
-                }
-                let tag = tag_of(&done);
-                let operation = &mut operations[tag];
-                free.push(tag);
-                // The first of those that arrived together stands for all.
-                let latency = (completed == 0)
-                    .then(|| ticks.nanoseconds(operation.submitted, clock.raw()).max(1));
-                selector.end(path, latency);
-                if let Some(progress) = operation.progress.take() {
-                    statistics.count_retries(operation.sqe.opcode(), progress.retries);
-                }
+            let before = completed;
+            let polled = poller.poll_with(|done| {
                 completed += 1;
-                done.user = operation.user;
                 each(done);
             });
             has_ended |= polled.is_err();
+            if completed > before {
+                // The last of those that arrived together stands for all.
+                let started = poller.last_started();
+                let latency = started.map(|at| ticks.nanoseconds(at, clock.raw()).max(1));
+                let count = u32::try_from(completed - before).expect("queues are shorter");
+                selector.end(path, count, latency);
+            }
+            if poller.has_returned() {
+                returned.extend(poller.take_returned().into_iter().map(|done| (path, done)));
+            }
         }
         if has_ended {
             self.on_path(index, |poller| poller.poll().map(drop));
@@ -264,23 +262,31 @@ impl<P: Provider> SubsystemPoller<P> {
     fn retire(&mut self, path: usize, index: usize) {
         let mut poller = self.pollers[path].swap_remove(index);
         self.statistics.add_successes(poller.statistics().take());
-        let take = || poller.take().map(|done| (PathId(path), done));
-        self.failed.extend(std::iter::from_fn(take));
+        let path = PathId(path);
+        self.returned.extend(poller.take_returned().into_iter().map(|done| (path, done)));
+        while let Some(done) = poller.take() {
+            self.selector.end(path, 1, None);
+            self.done.push_back(done);
+        }
     }
 
     /// Decides about the commands that failed, and sends those that are held and may go on.
     #[inline(never)]
     fn send_again(&mut self) {
         loop {
-            for (path, done) in std::mem::take(&mut self.failed) {
-                self.decide(path, done);
+            for (path, returned) in std::mem::take(&mut self.returned) {
+                self.decide(path, returned);
             }
             self.send_held();
             // Commands that were sent before are pending until then.
             for path in 0..self.pollers.len() {
                 self.on_path(path, |poller| poller.poll().map(drop));
+                for poller in &mut self.pollers[path] {
+                    let returned = poller.take_returned().into_iter();
+                    self.returned.extend(returned.map(|done| (PathId(path), done)));
+                }
             }
-            if self.failed.is_empty() {
+            if self.returned.is_empty() {
                 return;
             }
         }
@@ -304,19 +310,34 @@ impl<P: Provider> SubsystemPoller<P> {
             }
         };
         let due: Vec<_> = self.held.extract_if(.., |held| is_due(held)).collect();
-        due.into_iter().for_each(|held| self.send(held.tag, held.data));
+        due.into_iter().for_each(|held| self.send(held.operation, held.data));
     }
 
-    /// Decides about a command that failed on a path.
-    fn decide(&mut self, path: PathId, done: CommandCompletion) {
-        let tag = tag_of(&done);
-        let CommandCompletion { outcome: result, data, execution, .. } = done;
-        self.selector.end(path, None);
+    /// Decides about a command that a poller of a path returned.
+    fn decide(&mut self, path: PathId, returned: ReturnedCommand) {
+        let ReturnedCommand { submission, generation, completion } = returned;
+        let is_success = completion.is_success();
+        let CommandCompletion { user, outcome: result, data, execution } = completion;
+        let mut operation = match submission {
+            Submission::First { sqe, started: submitted } => {
+                let has_buffer = data.is_some() || sqe.has_data();
+                Operation { sqe, user, submitted, has_buffer, progress: Progress::default() }
+            }
+            Submission::Repeat => {
+                self.repeats.remove(&user).expect("it is kept until its poller returns it")
+            }
+        };
+        self.selector.end(path, 1, None);
+        if is_success {
+            let Operation { sqe, user, progress, .. } = operation;
+            self.statistics.count_retries(sqe.opcode(), progress.retries);
+            self.done.push_back(CommandCompletion { user, outcome: result, data, execution });
+            return;
+        }
         self.refresh();
-        let operation = &mut self.operations[tag];
         let failed = FailedAttempt {
             path,
-            generation: operation.generation,
+            generation,
             retry: self.snapshot.connections[path.0].1,
             namespace: operation.sqe.namespace(),
             class: CommandClass::of(&operation.sqe),
@@ -324,75 +345,69 @@ impl<P: Provider> SubsystemPoller<P> {
             result: &result,
             execution,
         };
-        let progress = operation.progress.get_or_insert_default();
-        let next = progress.decide(&self.table, &failed);
+        let next = operation.progress.decide(&self.table, &failed);
         match next.filter(|_| operation.has_buffer == data.is_some()) {
             Some(delay) => {
                 let data = Data::of(&operation.sqe, data);
                 if delay.is_zero() {
-                    self.send(tag, data);
+                    self.send(operation, data);
                 } else {
                     let until = HeldUntil::At(runtime::now() + delay);
-                    self.held.push(Held { tag, data, until });
+                    self.held.push(Held { operation, data, until });
                 }
             }
-            None => self.complete(tag, result, data, execution),
+            None => self.complete(operation, result, data, execution),
         }
     }
 
     /// Submits a command to a poller of the path that is chosen for it, or holds it.
     #[inline(never)]
-    fn send(&mut self, tag: usize, data: Data) {
-        let operation = &mut self.operations[tag];
-        let (sqe, progress) = (operation.sqe, operation.progress.as_mut());
-        let failed_on = progress.and_then(|progress| progress.failed_on.take());
-        let namespace = sqe.namespace();
+    fn send(&mut self, mut operation: Operation, data: Data) {
+        let failed_on = operation.progress.failed_on.take();
+        let namespace = operation.sqe.namespace();
         match self.choose(namespace, failed_on) {
-            Begun::Send(path) => {
-                self.submit_to(path, tag, Command { sqe, data, user: tag as u64 });
-            }
+            Begun::Send(path) => self.submit_to(path, operation, data),
             Begun::Same => {
                 let until = HeldUntil::At(runtime::now() + PATH_RETRY_INTERVAL);
-                self.held.push(Held { tag, data, until });
+                self.held.push(Held { operation, data, until });
             }
-            Begun::Hold(version) => self.hold(tag, data, version),
+            Begun::Hold(version) => self.hold(operation, data, version),
             Begun::Fail => {
                 let error = match self.table.namespace(namespace) {
                     Some(_) => self.table.no_path(namespace),
                     None => Misuse::NoNamespace(namespace).into(),
                 };
-                self.complete(tag, Err(error), data.into_buffer(), ExecutionStatus::NotSent);
+                let data = data.into_buffer();
+                self.complete(operation, Err(error), data, ExecutionStatus::NotSent);
             }
         }
     }
 
     /// Submits a command to a poller of a path; without room, it is held.
-    fn submit_to(&mut self, path: PathId, tag: usize, command: Command) {
+    fn submit_to(&mut self, path: PathId, operation: Operation, data: Data) {
         let with_room = self.pollers[path.0].iter_mut().find(|poller| poller.room() > 0);
         let Some(poller) = with_room else {
-            return self.held.push(Held { tag, data: command.data, until: HeldUntil::Room });
+            return self.held.push(Held { operation, data, until: HeldUntil::Room });
         };
-        let operation = &mut self.operations[tag];
-        operation.generation = self.snapshot.connections[path.0].0;
+        let (tag, submission) = (self.next_tag, Submission::Repeat);
+        self.next_tag += 1;
         self.selector.begin(path);
-        let submitted = match operation.progress {
-            None => poller.submit(command),
-            Some(_) => poller.submit_later(command, operation.submitted),
-        };
-        if let Err(refused) = submitted {
-            self.failed.push((path, refused.into()));
+        let command = Command { sqe: operation.sqe, data, user: tag };
+        if let Err(refused) = poller.submit_again(command, operation.submitted) {
+            let (generation, completion) = (poller.generation(), refused.into());
+            self.returned.push((path, ReturnedCommand { submission, generation, completion }));
         }
+        self.repeats.insert(tag, operation);
     }
 
     /// Holds a command for which no path is usable until the paths change, up to the limit.
-    fn hold(&mut self, tag: usize, data: Data, version: u64) {
-        let operation = &mut self.operations[tag];
-        let due = operation.progress.get_or_insert_default().hold(&self.table);
+    fn hold(&mut self, mut operation: Operation, data: Data, version: u64) {
+        let due = operation.progress.hold(&self.table);
         if due.is_some_and(|due| due <= runtime::now()) {
-            let error = self.table.no_path(operation.sqe.namespace());
-            return self.complete(tag, Err(error), data.into_buffer(), ExecutionStatus::NotSent);
+            let (error, data) = (self.table.no_path(operation.sqe.namespace()), data.into_buffer());
+            return self.complete(operation, Err(error), data, ExecutionStatus::NotSent);
         }
-        self.held.push(Held { tag, data, until: HeldUntil::Changed(version, due) });
+        self.held.push(Held { operation, data, until: HeldUntil::Changed(version, due) });
     }
 
     /// Chooses a path, another one than `except` if possible.
@@ -429,6 +444,7 @@ impl<P: Provider> SubsystemPoller<P> {
     #[inline(never)]
     fn copy(&mut self) {
         let before = std::mem::replace(&mut self.snapshot, self.table.snapshot());
+        self.snapshot.continue_turns(&before);
         for (index, connection) in self.snapshot.connections.iter().enumerate() {
             if before.connections[index].0 != connection.0 {
                 self.selector.forget_latency(PathId(index));
@@ -439,15 +455,12 @@ impl<P: Provider> SubsystemPoller<P> {
     /// Completes a command that succeeded nowhere.
     fn complete(
         &mut self,
-        tag: usize,
+        operation: Operation,
         outcome: Result<Cqe, Error>,
         data: Option<Buffer>,
         execution: ExecutionStatus,
     ) {
-        let operation = &mut self.operations[tag];
-        let (sqe, user) = (operation.sqe, operation.user);
-        let progress = operation.progress.take().unwrap_or_default();
-        self.free.push(tag);
+        let Operation { sqe, user, progress, .. } = operation;
         self.statistics.count_retries(sqe.opcode(), progress.retries);
         self.statistics.count_failure(sqe.opcode());
         let execution = progress.execution(execution);
@@ -465,18 +478,9 @@ impl<P: Provider> SubsystemPoller<P> {
         }
     }
 
-    fn add(&mut self, (path, poller): (PathId, Poller<P>)) {
-        let (first, count) = (self.operations.len(), poller.depth());
-        let unused = || Operation {
-            sqe: Sqe::flush(NamespaceId(0)),
-            user: 0,
-            submitted: 0,
-            has_buffer: false,
-            generation: 0,
-            progress: None,
-        };
-        self.operations.resize_with(first + count, unused);
-        self.free.extend(first..first + count);
+    fn add(&mut self, (path, mut poller): (PathId, Poller<P>)) {
+        poller.return_commands();
+        self.depth += poller.depth();
         self.pollers[path.0].push(poller);
     }
 
@@ -486,7 +490,7 @@ impl<P: Provider> SubsystemPoller<P> {
     ///
     /// Outside a tokio runtime with I/O and time enabled.
     pub async fn ready(&mut self, limit: Duration) {
-        if !self.done.is_empty() || !self.failed.is_empty() {
+        if !self.done.is_empty() || !self.returned.is_empty() {
             return;
         }
         let due = self.held.iter().filter_map(|held| held.until.due_at()).min();
@@ -530,21 +534,21 @@ impl<P: Provider> SubsystemPoller<P> {
     #[inline]
     #[must_use]
     pub fn room(&self) -> usize {
-        self.free.len().saturating_sub(self.done.len())
+        self.depth - self.in_flight
     }
 
     /// Number of commands that were submitted and not handed back.
     #[inline]
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        self.operations.len() - self.free.len() + self.done.len()
+        self.in_flight
     }
 
     /// Maximum number of commands in flight: the sum of the queues of all paths that were
     /// connected.
     #[must_use]
     pub fn depth(&self) -> usize {
-        self.operations.len()
+        self.depth
     }
 
     /// Statistics of the commands. A latency is that of the whole command, on all its paths; the
@@ -561,10 +565,4 @@ impl<P: Provider> Drop for SubsystemPoller<P> {
     fn drop(&mut self) {
         self.counters.close();
     }
-}
-
-/// Tag of a command in the table of its owner.
-#[inline]
-fn tag_of(done: &CommandCompletion) -> usize {
-    usize::try_from(done.user).expect("tags are indices")
 }

@@ -104,7 +104,10 @@ impl<P: Provider> Poller<P> {
             completed.record_success(now, &mut self.meter);
             let unseen = completed.unseen();
             let completion = completed.into_completion(response);
-            self.store_completion(unseen, completion);
+            match unseen {
+                Some(kind) => self.complete_unseen(kind, completion),
+                None => self.done.push_back(completion),
+            }
         } else {
             let (id, cancelled) = (queue.id(), queue.cancel(slot));
             self.requeue_cancelled(id, cancelled, cause);

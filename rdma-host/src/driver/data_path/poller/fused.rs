@@ -5,7 +5,7 @@ use verbs::{Buffer, Provider};
 use super::Poller;
 use crate::{
     driver::data_path::{
-        command::{Command, CommandCompletion, Data, ExecutionStatus},
+        command::{Command, CommandCompletion, Data, ExecutionStatus, Submission},
         queue::UnseenKind,
     },
     error::{Error, Misuse, TargetMisbehaved},
@@ -21,14 +21,15 @@ pub(super) struct FusedPairs(Vec<Option<FusedPair>>);
 struct FusedPair {
     /// Tag of the owner.
     user: u64,
+    submission: Submission,
     compare: Option<CommandCompletion>,
     write: Option<CommandCompletion>,
 }
 
 impl FusedPairs {
     /// Adds a pair; returns the tag of its Compare.
-    fn add(&mut self, user: u64) -> u64 {
-        let pair = FusedPair { user, compare: None, write: None };
+    fn add(&mut self, user: u64, submission: Submission) -> u64 {
+        let pair = FusedPair { user, submission, compare: None, write: None };
         let free = self.0.iter().position(Option::is_none);
         let index = free.unwrap_or_else(|| {
             self.0.push(None);
@@ -43,7 +44,10 @@ impl FusedPairs {
     }
 
     /// Stores the completion of one command; returns that of the pair once it has both.
-    fn complete(&mut self, completion: CommandCompletion) -> Option<CommandCompletion> {
+    fn complete(
+        &mut self,
+        completion: CommandCompletion,
+    ) -> Option<(Submission, CommandCompletion)> {
         let slot = &mut self.0[index(completion.user)];
         let pair = slot.as_mut().expect("a pair is kept until both of its commands have completed");
         let half = match completion.user % 2 {
@@ -52,8 +56,8 @@ impl FusedPairs {
         };
         *half = Some(completion);
         match slot.take() {
-            Some(FusedPair { user, compare: Some(compare), write: Some(write) }) => {
-                Some(join(user, compare, write))
+            Some(FusedPair { user, submission, compare: Some(compare), write: Some(write) }) => {
+                Some((submission, join(user, compare, write)))
             }
             pair => {
                 *slot = pair;
@@ -106,6 +110,7 @@ impl<P: Provider> Poller<P> {
         &mut self,
         index: usize,
         command: &mut Command,
+        submission: Submission,
         started: u64,
     ) -> Result<(), Error> {
         let queue = &mut self.queues[index];
@@ -123,7 +128,7 @@ impl<P: Provider> Poller<P> {
             return refused("a fused operation has the data of both commands");
         };
         let back = front.split_off(front.len() / 2);
-        let tag = self.fused.add(command.user);
+        let tag = self.fused.add(command.user, submission);
         let half = |sqe, data, user| Command { sqe, data: Data::ToController(data), user };
         let mut compare = half(command.sqe, front, tag);
         let mut write = half(command.sqe.fused_write(), back, tag + 1);
@@ -153,13 +158,14 @@ impl<P: Provider> Poller<P> {
         match kind {
             UnseenKind::Fused => self.complete_fused(completion),
             UnseenKind::Internal => self.complete_internal(completion),
+            UnseenKind::Repeat => self.store(Submission::Repeat, completion),
         }
     }
 
     /// Stores the completion of one command of a pair, and with the other's that of the pair.
     pub(super) fn complete_fused(&mut self, completion: CommandCompletion) {
-        if let Some(completion) = self.fused.complete(completion) {
-            self.done.push_back(completion);
+        if let Some((submission, completion)) = self.fused.complete(completion) {
+            self.store(submission, completion);
         }
     }
 }

@@ -7,7 +7,8 @@ use verbs::Provider;
 use super::Poller;
 use crate::{
     driver::data_path::{
-        command::CommandCompletion, pending_command::PendingCommand, queue::UnseenKind,
+        command::{CommandCompletion, Submission},
+        pending_command::PendingCommand,
     },
     proto::{Disposition, FailedResponse},
     wire::Cqe,
@@ -28,6 +29,7 @@ impl<P: Provider> Poller<P> {
         self.in_flight -= 1;
         let disposition = self.decide(index, slot, &response);
         let queue = &mut self.queues[index];
+        let sqe = queue.sqe(slot);
         let completed = queue.completed(slot);
         self.last_traffic = completed.started();
         let (delay, is_counted) = match disposition {
@@ -36,10 +38,14 @@ impl<P: Provider> Poller<P> {
             Disposition::Complete => {
                 let failed = completed.record_failure(queue_pair, &response, &mut self.meter);
                 self.failed_commands.push(failed);
+                let submission = Submission::First { sqe, started: completed.started() };
                 let (unseen, execution) = (completed.unseen(), completed.failed_execution());
                 let completion =
                     CommandCompletion { execution, ..completed.into_completion(response) };
-                return self.store_completion(unseen, completion);
+                return match unseen {
+                    Some(kind) => self.complete_unseen(kind, completion),
+                    None => self.store(submission, completion),
+                };
             }
         };
         let span = queue.span().clone();
@@ -54,18 +60,6 @@ impl<P: Provider> Poller<P> {
         );
         self.meter.record_retry(opcode);
         self.hold(command, delay);
-    }
-
-    /// Stores a completion for the next poll; one that the owner does not see, where it belongs.
-    pub(super) fn store_completion(
-        &mut self,
-        unseen: Option<UnseenKind>,
-        completion: CommandCompletion,
-    ) {
-        match unseen {
-            Some(kind) => self.complete_unseen(kind, completion),
-            None => self.done.push_back(completion),
-        }
     }
 
     /// Makes a command pending for this time. Meanwhile [`room`](Self::room) limits new commands,

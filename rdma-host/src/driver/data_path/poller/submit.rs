@@ -4,7 +4,7 @@ use verbs::Provider;
 
 use super::Poller;
 use crate::{
-    driver::data_path::command::{Command, SubmitError},
+    driver::data_path::command::{Command, Submission, SubmitError},
     error::{Error, Misuse},
     wire::{QueueId, SglDescriptor},
 };
@@ -69,7 +69,8 @@ impl<P: Provider> Poller<P> {
             return Err(error);
         }
         if command.sqe.is_fused() {
-            return self.submit_fused(index, command, started);
+            let submission = Submission::First { sqe: command.sqe, started };
+            return self.submit_fused(index, command, submission, started);
         }
         self.queues[index].submit(command, started)?;
         self.note_submitted(index);

@@ -23,16 +23,24 @@ impl<P: Provider> Poller<P> {
         command: Command,
         started: u64,
     ) -> Result<(), SubmitError> {
+        self.submit_when_possible(PendingCommand::new(command, started, 0))
+    }
+
+    /// Makes a command pending that was not sent on this connection.
+    pub(super) fn submit_when_possible(
+        &mut self,
+        pending: PendingCommand,
+    ) -> Result<(), SubmitError> {
         let refused = match &self.failure {
             Some(error) => Some(error.clone()),
             None if self.pending.room() == 0 => Some(Misuse::QueuesFull.into()),
-            None if self.is_connected() => self.refuse_to_wait_for_room(&command),
+            None if self.is_connected() => self.refuse_to_wait_for_room(&pending.command),
             None => self.refuse_to_wait_for_connection(),
         };
         match refused {
-            Some(error) => Err(SubmitError::new(error, command)),
+            Some(error) => Err(SubmitError::new(error, pending.command)),
             None => {
-                self.pending.push(PendingCommand::new(command, started, 0));
+                self.pending.push(pending);
                 Ok(())
             }
         }
@@ -94,11 +102,12 @@ impl<P: Provider> Poller<P> {
                 self.pending.push_front(pending);
                 break;
             }
-            let execution = pending.execution();
+            let (execution, submission) = (pending.execution(), pending.submission());
             if let Err(SubmitError { error, user, data }) = self.submit_one_pending(index, pending)
             {
                 let outcome = Err(error);
-                self.done.push_back(CommandCompletion { user, outcome, data, execution });
+                let completion = CommandCompletion { user, outcome, data, execution };
+                self.store(submission, completion);
             }
         }
         if self.pending.is_empty() {
@@ -117,7 +126,8 @@ impl<P: Provider> Poller<P> {
             return Err(SubmitError::new(error, pending.command));
         }
         if pending.command.sqe.is_fused() {
-            let submitted = self.submit_fused(index, &mut pending.command, pending.started);
+            let (submission, started) = (pending.submission(), pending.started);
+            let submitted = self.submit_fused(index, &mut pending.command, submission, started);
             return submitted.map_err(|error| SubmitError::new(error, pending.command));
         }
         let now = self.clock.raw();
@@ -135,16 +145,14 @@ impl<P: Provider> Poller<P> {
 
     /// Completes a pending command with an error.
     pub(super) fn fail_command(&mut self, pending: PendingCommand, error: Error) {
-        let execution = pending.execution();
+        let (execution, submission) = (pending.execution(), pending.submission());
         let command = pending.command;
         let (opcode, user) = (command.sqe.opcode(), command.user);
         let span = self.span();
         tracing::debug!(parent: &span, ?opcode, user, ?execution, %error, "a command failed");
         self.meter.record_failure(command.sqe.opcode());
-        self.done.push_back(CommandCompletion {
-            execution,
-            ..CommandCompletion::unsent(error, command)
-        });
+        let unsent = CommandCompletion::unsent(error, command);
+        self.store(submission, CommandCompletion { execution, ..unsent });
     }
 
     /// Lets commands stay pending while the connection has no queue for this poller, until they

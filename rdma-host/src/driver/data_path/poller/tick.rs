@@ -54,6 +54,21 @@ impl Tick {
 }
 
 impl<P: Provider> Poller<P> {
+    /// Span of events that concern no single queue: that of the controller.
+    pub(super) fn span(&self) -> Span {
+        let connection = self.link.as_ref().and_then(|link| link.connection.as_ref());
+        connection.map_or_else(Span::current, |connection| connection.span.clone())
+    }
+
+    /// Records the commands that failed as events, in the spans of their queues.
+    pub(super) fn trace_failed_commands(&mut self) {
+        for failed in std::mem::take(&mut self.failed_commands) {
+            if let Some(index) = self.queue_map.find(failed.queue_pair) {
+                failed.trace(self.queues[index].span());
+            }
+        }
+    }
+
     /// Performs the checks.
     #[cold]
     #[inline(never)]

@@ -55,6 +55,9 @@ pub(crate) enum UnseenKind {
     Fused,
     /// Command of the controller itself.
     Internal,
+    /// Command that the owner sends again, and to which it is
+    /// [returned](crate::driver::data_path::poller::ReturnedCommand).
+    Repeat,
 }
 
 /// Command that ended without a response.
@@ -85,10 +88,8 @@ impl InFlight {
     /// Clock reading of the latest submission.
     pub(super) fn sent(&self) -> u64 {
         match self.origin.kind {
-            OriginKind::Pending | OriginKind::Unanswered => {
-                self.started + (u64::from(self.pending_time) << 16)
-            }
-            OriginKind::Unseen(_) | OriginKind::New => self.started,
+            OriginKind::New => self.started,
+            _ => self.started + (u64::from(self.pending_time) << 16),
         }
     }
 
@@ -125,6 +126,7 @@ impl InFlight {
         let sends = resends.saturating_add(1);
         let mut pending = PendingCommand::new(command, self.started, sends);
         pending.is_unanswered = kind == OriginKind::Unanswered;
+        pending.is_repeat = kind == OriginKind::Unseen(UnseenKind::Repeat);
         Cancelled { pending, unseen: unseen(kind) }
     }
 }
