@@ -85,6 +85,34 @@ fn a_poller_sleeps_on_its_descriptor_through_a_loss() {
     });
 }
 
+/// A poller asks its device for an event only where one can come, and misses none.
+#[test]
+fn a_poller_is_armed_where_something_can_happen() {
+    run(async {
+        let bed = Bed::new();
+        let controller = polled(&bed, |mut poller, memory| {
+            let (mut armed, mut was_readable) = (0, true);
+            for _ in 0..4 {
+                // Nothing is in flight.
+                while !poller.arm_if_needed(was_readable).expect("the controller goes on") {}
+                was_readable = false;
+                let part = memory.part(0, BLOCK).expect("within");
+                poller.submit(Command::read(NAMESPACE, 0, 1, part)).expect("there is room");
+                poller.ring_doorbells().expect("the controller goes on");
+                while poller.take().is_none() {
+                    if poller.arm_if_needed(was_readable).expect("the controller goes on") {
+                        sleep(poller.event_descriptor().expect("it is there"));
+                        (armed, was_readable) = (armed + 1, true);
+                    }
+                    poller.poll().expect("the controller goes on");
+                }
+            }
+            assert!(armed > 0, "no command took time");
+        });
+        controller.await.shutdown().await;
+    });
+}
+
 /// Only the clock wakes a poller whose controller has ended meanwhile.
 #[test]
 fn the_end_of_the_controller_makes_the_descriptor_readable() {

@@ -186,6 +186,14 @@ impl Queue {
         self.ring.sleep(other, limit).map_err(Error::Ring)
     }
 
+    /// Returns true if the other descriptor of the latest [`sleep`](Self::sleep) has not become
+    /// readable, as far as all [requests](Self::next_request) were taken.
+    #[inline]
+    #[must_use]
+    pub fn is_watching(&self) -> bool {
+        self.ring.is_polling()
+    }
+
     /// Returns true once the device was stopped and all requests have completed.
     #[inline]
     #[must_use]

@@ -257,6 +257,11 @@ impl QueueRing {
         unsafe { descriptor.read_volatile() }
     }
 
+    /// True while another descriptor is watched that has not become readable.
+    pub(crate) fn is_polling(&self) -> bool {
+        self.is_polling
+    }
+
     /// Submits what was pushed; returns true if that was something. Without memory the kernel takes
     /// no more entries: the rest is submitted by the next call.
     pub(crate) fn submit(&mut self) -> io::Result<bool> {

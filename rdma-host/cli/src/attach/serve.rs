@@ -80,14 +80,17 @@ impl Server {
         })
     }
 
-    /// Serves until the device is stopped.
+    /// Serves until the device is stopped. Where there is nothing to do after completions, these go
+    /// to the driver by the system call that sleeps.
     pub(super) fn run(&mut self, mut waiter: Waiter) -> Result<(), Failure> {
+        let mut is_deferred = false;
         loop {
             let mut worked = self.submit_requests();
             worked |= self.complete_requests();
-            worked |= self.queue.submit().map_err(Failure::failed)?;
+            is_deferred = worked && !is_deferred;
             let request = self.requests.latest();
             if self.queue.is_ended() || request == ThreadRequests::LEAVE {
+                self.queue.submit().map_err(Failure::failed)?;
                 return Ok(());
             }
             if request != self.reported {
@@ -100,6 +103,10 @@ impl Server {
                 waiter.busy();
             } else if !waiter.spins() && self.arm() {
                 self.sleep()?;
+                continue;
+            }
+            if !is_deferred {
+                self.queue.submit().map_err(Failure::failed)?;
             }
         }
     }
@@ -189,7 +196,7 @@ impl Server {
         if self.has_failed {
             return true;
         }
-        let armed = self.poller.arm();
+        let armed = self.poller.arm_if_needed(!self.queue.is_watching());
         if armed.is_err() {
             self.fail();
         }

@@ -81,6 +81,9 @@ pub struct Poller<P: Provider = RdmaCore> {
     completion_queue: Option<CompletionQueue<P>>,
     events: Option<Events>,
     descriptor: Option<EventDescriptor>,
+    /// True if the next completion makes the descriptor readable: the poller was prepared for
+    /// sleep, and has seen none since.
+    is_armed: bool,
     done: VecDeque<CommandCompletion>,
     /// Commands that are returned to the owner; `None` if it sends none again.
     returned: Option<Vec<ReturnedCommand>>,
@@ -163,6 +166,7 @@ impl<P: Provider> Poller<P> {
             completion_queue: None,
             events: None,
             descriptor: None,
+            is_armed: false,
             // Never grows for an owner that takes all completions before the next poll.
             done: VecDeque::with_capacity(2 * POLL_BATCH),
             returned: None,
@@ -524,6 +528,7 @@ impl<P: Provider> Poller<P> {
         count: usize,
         each: &mut impl FnMut(&mut VecDeque<CommandCompletion>, CommandCompletion),
     ) -> Result<u64, Error> {
+        self.is_armed = false;
         let now = self.clock.raw();
         let mut response = Cqe::default();
         'completions: for at in 0..count.min(POLL_BATCH) {

@@ -76,9 +76,9 @@ impl EventDescriptor {
         Ok(())
     }
 
-    /// Takes the events of the timer; returns true if a connection has some. Allocates nothing:
-    /// called for each sleep.
-    fn take_events(&self) -> io::Result<bool> {
+    /// Takes the events of the timer, and tells what else there is. Allocates nothing: called for
+    /// sleeps.
+    fn take_events(&self) -> io::Result<Readable> {
         let mut events = [const { MaybeUninit::uninit() }; 2];
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         let (events, _) = epoll::wait(&self.epoll, &mut events, Some(&now))?;
@@ -86,14 +86,22 @@ impl EventDescriptor {
             // Fails only if they were read before.
             let _ = rustix::io::read(&self.timer, &mut [0; 8]);
         }
-        let Some(queues) = &self.queues else { return Ok(false) };
+        let Some(queues) = &self.queues else { return Ok(Readable::default()) };
         if !events.iter().any(|event| event.data.u64() == QUEUES) {
-            return Ok(false);
+            return Ok(Readable::default());
         }
         let mut of_queues = [const { MaybeUninit::uninit() }; EVENTS_MAX];
         let (of_queues, _) = epoll::wait(queues, &mut of_queues, Some(&now))?;
-        Ok(of_queues.iter().any(|event| event.data.u64() == CONNECTION))
+        let has = |kind| of_queues.iter().any(|event| event.data.u64() == kind);
+        Ok(Readable { completions: has(COMPLETIONS), connection: has(CONNECTION) })
     }
+}
+
+/// Descriptors of queues that are readable.
+#[derive(Clone, Copy, Default)]
+struct Readable {
+    completions: bool,
+    connection: bool,
 }
 
 /// Maximum number of events of queues that are taken at once.
@@ -124,17 +132,64 @@ impl<P: Provider> Poller<P> {
     ///
     /// As [`poll`](Self::poll).
     pub fn arm(&mut self) -> Result<bool, Error> {
+        self.arm_unless(false)
+    }
+
+    /// Prepares for a sleep that ends before the next command is submitted, as [`arm`](Self::arm)
+    /// does, but without the system calls that are not needed: nothing is asked of the device while
+    /// no command is in flight, nor if the poller is prepared since a sleep that ended although the
+    /// descriptor was not readable. `was_readable` says if it was since the last call.
+    ///
+    /// # Errors
+    ///
+    /// As [`poll`](Self::poll).
+    pub fn arm_if_needed(&mut self, was_readable: bool) -> Result<bool, Error> {
+        let is_idle = self.in_flight() == 0 && self.failed_work.is_none();
+        let is_prepared = is_idle || self.is_armed && self.pending.is_empty();
+        let watches = self.descriptor.as_ref().is_some_and(|known| known.queues.is_some());
+        if was_readable || !is_prepared || !watches || !self.dirty.is_empty() {
+            return self.arm_unless(is_idle);
+        }
+        self.tick.check_soon();
+        Ok(self.done.is_empty())
+    }
+
+    fn arm_unless(&mut self, is_idle: bool) -> Result<bool, Error> {
         self.poll()?;
-        let armed = self.arm_connected();
+        let armed = self.arm_connected(is_idle);
         match armed {
             Ok(armed) => Ok(armed && self.done.is_empty()),
             Err(error) => self.lose(error).map(|()| self.done.is_empty()),
         }
     }
 
-    fn arm_connected(&mut self) -> Result<bool, Error> {
+    /// Takes the events of the descriptor, and arms the completion queue, unless nothing is in
+    /// flight. Returns true if a connection has events.
+    fn take_events_and_arm(&mut self, is_idle: bool) -> Result<bool, Error> {
+        // A completion since the queue was armed has made its event, most likely; where there is
+        // another event, too, it ends the next sleep. Without a completion the queue is armed.
+        let mut readable = Readable { completions: true, connection: false };
+        if is_idle && let Some(completion_queue) = &mut self.completion_queue {
+            if completion_queue.acknowledge().map_err(verbs_error)? > 0 {
+                self.is_armed = false;
+                return Ok(false);
+            }
+        }
+        if let Some(descriptor) = &self.descriptor
+            && (is_idle || self.is_armed)
+        {
+            readable = descriptor.take_events().map_err(verbs_error)?;
+        }
+        if readable.completions {
+            self.completions(Idle::Arm, std::collections::VecDeque::push_back)?;
+            self.is_armed = self.done.is_empty();
+        }
+        Ok(readable.connection)
+    }
+
+    fn arm_connected(&mut self, is_idle: bool) -> Result<bool, Error> {
         self.event_descriptor()?;
-        self.completions(Idle::Arm, std::collections::VecDeque::push_back)?;
+        let connection_changed = self.take_events_and_arm(is_idle)?;
         if !self.done.is_empty() {
             return Ok(false);
         }
@@ -142,7 +197,6 @@ impl<P: Provider> Poller<P> {
         if let (Some(completion_queue), None) = (&self.completion_queue, &descriptor.queues) {
             descriptor.add(completion_queue.as_fd(), &self.queues).map_err(verbs_error)?;
         }
-        let connection_changed = descriptor.take_events().map_err(verbs_error)?;
         self.tick.check_soon();
         let due = self.pending.next_due().map(|due| due.saturating_duration_since(runtime::now()));
         let tick = self.failed_work.as_ref().map(|_| TICK);
@@ -158,6 +212,7 @@ impl<P: Provider> Poller<P> {
 
     /// Leaves the descriptors of the queues, which change or end.
     pub(super) fn forget_descriptors(&mut self) {
+        self.is_armed = false;
         if let Some(descriptor) = &mut self.descriptor {
             descriptor.queues = None;
         }

@@ -60,6 +60,7 @@ impl<P: Provider> Poller<P> {
         if self.events.as_ref().is_none_or(|events| events.runtime != runtime) {
             self.events = self.register(runtime)?;
         }
+        self.is_armed = false; // the event of the next completion is taken here
         self.completions(Idle::Arm, VecDeque::push_back)?;
         if !self.done.is_empty() {
             return Ok(());
