@@ -9,9 +9,13 @@ use std::{
 use nvmf_options::failure::Failure;
 use rdma_host::{Error, ErrorClass, SubmitError, error::Misuse};
 
-/// Failure of a call.
+/// Failure of a call: one word, so that a call that succeeds moves no more than that.
 #[derive(Debug)]
-pub(crate) struct CallError {
+pub(crate) struct CallError(Box<Cause>);
+
+/// Description of a failure.
+#[derive(Debug)]
+struct Cause {
     /// Number of errno.
     number: c_int,
     class: Class,
@@ -38,9 +42,13 @@ thread_local! {
 }
 
 impl CallError {
+    fn new(number: c_int, class: Class, text: String) -> Self {
+        Self(Box::new(Cause { number, class, text }))
+    }
+
     /// Wrong argument, or a call at the wrong time.
     pub(crate) fn caller(number: c_int, text: impl Display) -> Self {
-        Self { number, class: Class::Caller, text: text.to_string() }
+        Self::new(number, Class::Caller, text.to_string())
     }
 
     pub(crate) fn invalid(text: impl Display) -> Self {
@@ -50,24 +58,25 @@ impl CallError {
     /// Failure of this library, which is a bug of it.
     pub(crate) fn panicked() -> Self {
         let text = "a bug in libnvmf-rdma, told on standard error; close what the call was for";
-        Self { number: libc::ENOTRECOVERABLE, class: Class::Failed, text: text.to_owned() }
+        Self::new(libc::ENOTRECOVERABLE, Class::Failed, text.to_owned())
     }
 
     /// Failure of the operating system.
     pub(crate) fn system(what: &str, error: &std::io::Error) -> Self {
         let number = error.raw_os_error().unwrap_or(libc::EIO);
-        Self { number, class: Class::Failed, text: format!("{what}: {error}") }
+        Self::new(number, Class::Failed, format!("{what}: {error}"))
     }
 
     /// Number of errno.
     pub(crate) fn number(&self) -> c_int {
-        self.number
+        self.0.number
     }
 
     /// Makes this the last error of the thread; returns the negative number.
+    #[cold]
     pub(crate) fn report(self) -> c_int {
-        let number = self.number;
-        set_last(self.class, &self.text);
+        let Cause { number, class, text } = *self.0;
+        set_last(class, &text);
         -number
     }
 }
@@ -124,7 +133,7 @@ impl From<Error> for CallError {
     #[cold]
     fn from(error: Error) -> Self {
         let (number, class) = number_of(&error);
-        Self { number, class, text: error.to_string() }
+        Self::new(number, class, error.to_string())
     }
 }
 
@@ -143,6 +152,6 @@ impl From<Failure> for CallError {
             4 => (libc::ENOTCONN, Class::Transport),
             _ => (libc::EIO, Class::Failed),
         };
-        Self { number, class, text: failure.to_string() }
+        Self::new(number, class, failure.to_string())
     }
 }

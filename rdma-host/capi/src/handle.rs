@@ -88,7 +88,7 @@ impl<T, const N: usize> Table<T, N> {
     }
 
     /// Locks an object for a call of several threads at a time.
-    #[inline]
+    #[inline(always)] // it is called for each command with data
     pub(crate) fn read(&self, handle: u64) -> Result<RwLockReadGuard<'_, Entry<T>>, CallError> {
         let Some(lock) = self.find(handle) else { return Err(self.no_object()) };
         let Some(entry) = lock.try_read() else { return Err(self.in_use()) };

@@ -182,8 +182,7 @@ impl<P: Provider> QueueCalls for Queue<P> {
         user: u64,
     ) -> Result<(), CallError> {
         let command = self.command(transfer, extent, place)?;
-        let tag = self.tags.take(user);
-        self.submit_part(command, tag)
+        self.submit_whole(command, user)
     }
 
     fn transfer_parts(
@@ -243,8 +242,7 @@ impl<P: Provider> QueueCalls for Queue<P> {
                 Command::deallocate(NamespaceId(nsid), ranges, buffer)
             }
         };
-        let tag = self.tags.take(user);
-        self.submit_part(command, tag)
+        self.submit_whole(command, user)
     }
 
     #[inline]
@@ -362,7 +360,7 @@ impl<P: Provider> QueueCalls for Queue<P> {
 
 impl<P: Provider> Queue<P> {
     /// Command with data.
-    #[inline]
+    #[inline(always)] // it moves the command otherwise
     fn command(
         &mut self,
         transfer: Transfer,
@@ -396,9 +394,10 @@ impl<P: Provider> Queue<P> {
         })
     }
 
-    /// Submits the only part of a tag.
-    #[inline]
-    fn submit_part(&mut self, mut command: Command, tag: u32) -> Result<(), CallError> {
+    /// Submits a command that is all of one of the program's.
+    #[inline(always)] // it moves the command otherwise
+    fn submit_whole(&mut self, mut command: Command, user: u64) -> Result<(), CallError> {
+        let tag = self.tags.take(user);
         command.user = tag.into();
         let submitted = self.poller.submit(command);
         submitted.map_err(|error| {
