@@ -169,11 +169,12 @@ impl<P: Provider> Poller<P> {
         // A completion since the queue was armed has made its event, most likely; where there is
         // another event, too, it ends the next sleep. Without a completion the queue is armed.
         let mut readable = Readable { completions: true, connection: false };
-        if is_idle && let Some(completion_queue) = &mut self.completion_queue {
-            if completion_queue.acknowledge().map_err(verbs_error)? > 0 {
-                self.is_armed = false;
-                return Ok(false);
-            }
+        if is_idle
+            && let Some(completion_queue) = &mut self.completion_queue
+            && completion_queue.acknowledge().map_err(verbs_error)? > 0
+        {
+            self.is_armed = false;
+            return Ok(false);
         }
         if let Some(descriptor) = &self.descriptor
             && (is_idle || self.is_armed)
