@@ -41,6 +41,16 @@ impl Architecture {
         }
     }
 
+    /// QEMU's accelerator that emulates it. A kernel for x86 changes its own code while other
+    /// processors run it, which the emulator does not order between threads of its own: one guest
+    /// in some boots meets a breakpoint of such a change.
+    pub(super) fn emulator(self) -> &'static str {
+        match self {
+            Self::Aarch64 => "tcg,thread=multi",
+            Self::X86_64 => "tcg,thread=single",
+        }
+    }
+
     /// QEMU's program for it.
     pub(super) fn program(self) -> &'static str {
         match self {

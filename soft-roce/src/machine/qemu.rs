@@ -124,10 +124,7 @@ pub(crate) fn command(launch: &LaunchSpec, spec: &QemuSpec, folder: &Path) -> Re
     }
     let mut command = Command::new(&spec.program);
     command.args(spec.architecture.machine());
-    match spec.emulated {
-        Some(_) => command.args(["-accel", "tcg,thread=multi"]),
-        None => command.args(["-accel", "kvm"]),
-    };
+    command.args(["-accel", if spec.is_emulated() { spec.architecture.emulator() } else { "kvm" }]);
     command.args(["-cpu", spec.architecture.processor(spec.is_emulated())]);
     command.args(["-smp", &spec.cpus.to_string()]);
     command.arg("-m").arg(format!("{}k", launch.memory_bytes >> 10));
