@@ -13,6 +13,8 @@ mod changes;
 mod metrics;
 #[path = "attach/pressure.rs"]
 mod pressure;
+#[path = "attach/processors.rs"]
+mod processors;
 #[path = "attach/sharing.rs"]
 mod sharing;
 #[path = "attach/udev.rs"]
