@@ -18,15 +18,15 @@ struct Limits {
 
 const PACKAGES: [Limits; 12] = [
     Limits { root: "auth/src/lib.rs", lines: 1_700 },
-    Limits { root: "rdma-host/src/lib.rs", lines: 19_990 },
-    Limits { root: "rdma-host/cli/src/lib.rs", lines: 18_129 },
+    Limits { root: "rdma-host/src/lib.rs", lines: 20_033 },
+    Limits { root: "rdma-host/cli/src/lib.rs", lines: 18_135 },
     Limits { root: "rdma-host/options/src/lib.rs", lines: 2_960 },
     Limits { root: "rdma-host/capi/src/lib.rs", lines: 1_800 },
     Limits { root: "rdma-host/pmix/src/lib.rs", lines: 376 },
-    Limits { root: "rdma-host/ublk/src/lib.rs", lines: 1_064 },
-    Limits { root: "soft-roce/src/lib.rs", lines: 8_212 },
+    Limits { root: "rdma-host/ublk/src/lib.rs", lines: 1_072 },
+    Limits { root: "soft-roce/src/lib.rs", lines: 8_215 },
     Limits { root: "soft-roce/fabric/src/lib.rs", lines: 3_986 },
-    Limits { root: "verbs/src/lib.rs", lines: 6_308 },
+    Limits { root: "verbs/src/lib.rs", lines: 6_314 },
     Limits { root: "verbs/capture/src/lib.rs", lines: 835 },
     Limits { root: "verbs/rdma-core-sys/src/lib.rs", lines: 1_050 },
 ];

@@ -31,7 +31,7 @@ use crate::{
         buffers::verbs_error,
         data_path::{
             command::{Command, CommandCompletion, SubmitError},
-            connection::{PollerMailbox, QueueSet, TimedOutCommand},
+            connection::{PollerMailbox, TimedOutCommand},
             connection_state::ConnectionWatch,
             device_events::DeviceWatch,
             live_summary::LiveSummary,
@@ -211,12 +211,6 @@ impl<P: Provider> Poller<P> {
         if let Some(completion_queue) = &self.completion_queue {
             watch.add(&self.queues, completion_queue);
         }
-    }
-
-    /// Moves the queues out, for another poller.
-    pub(crate) fn into_queue_set(mut self) -> Option<QueueSet<P>> {
-        let queues = std::mem::take(&mut self.queues);
-        Some(QueueSet { queues, completion_queue: self.completion_queue.take()? })
     }
 
     /// Queues a command on the next queue that has room, round-robin. Nothing is sent before
@@ -507,6 +501,7 @@ impl<P: Provider> Poller<P> {
             if count == 0 {
                 break;
             }
+            self.is_armed = false;
             now = self.handle_batch(count, &mut each)?;
             let enough = match idle {
                 // Completions of sends alone are no reason to stay awake, nor to sleep unarmed.
@@ -528,7 +523,6 @@ impl<P: Provider> Poller<P> {
         count: usize,
         each: &mut impl FnMut(&mut VecDeque<CommandCompletion>, CommandCompletion),
     ) -> Result<u64, Error> {
-        self.is_armed = false;
         let now = self.clock.raw();
         let mut response = Cqe::default();
         'completions: for at in 0..count.min(POLL_BATCH) {

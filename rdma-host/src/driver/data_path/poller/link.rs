@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use verbs::Provider;
 
+use super::Poller;
 use crate::{
     config::ReconnectOptions,
     driver::data_path::{
-        connection::{Connection, PollerMailbox},
+        connection::{Connection, PollerMailbox, QueueSet},
         connection_state::ConnectionWatch,
         live_summary::LiveSummary,
         namespace_registry::NamespaceRegistry,
@@ -39,6 +40,14 @@ pub(super) struct Link<P: Provider> {
     /// True if the commands of a poller without queues stay pending until they are
     /// [forwarded](super::Poller::set_forwarding).
     pub(super) is_forwarding: bool,
+}
+
+impl<P: Provider> Poller<P> {
+    /// Moves the queues out, for another poller.
+    pub(crate) fn into_queue_set(mut self) -> Option<QueueSet<P>> {
+        let queues = std::mem::take(&mut self.queues);
+        Some(QueueSet { queues, completion_queue: self.completion_queue.take()? })
+    }
 }
 
 impl<P: Provider> Link<P> {
