@@ -79,8 +79,15 @@ impl Attached {
 
     /// Kills the process, and takes the device over.
     fn kill_and_recover(&self) {
+        self.kill_and_recover_with(&[]);
+    }
+
+    /// Kills the process, and takes the device over with these options more.
+    fn kill_and_recover_with(&self, options: &[&str]) {
         kill_process(self.process(), Signal::KILL).expect("it is there");
-        let recovered = self.recover("1");
+        let target = uri(SUBSYSTEM);
+        let words = ["attach", &target, "--recover", &self.id, "--ns", "1"];
+        let recovered = run(nvmf().args(words).args(OPTIONS).args(options), &[]);
         assert!(recovered.status.success(), "{recovered:?}");
     }
 

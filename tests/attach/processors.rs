@@ -39,11 +39,7 @@ fn four_hardware_queues_serve_four_processors() {
     for _ in 0..2 {
         thread::sleep(Duration::from_millis(700));
         kills += usize::from(fio.runs());
-        kill_process(device.process(), Signal::KILL).expect("it is there");
-        let (target, mut again) = (uri(SUBSYSTEM), nvmf());
-        again.args(["attach", &target, "--recover", &device.id, "--ns", "1"]);
-        let recovered = run(again.args(OPTIONS).args(metrics), &[]);
-        assert!(recovered.status.success(), "{recovered:?}");
+        device.kill_and_recover_with(&metrics);
     }
     fio.succeed();
     assert!(kills > 0, "no kill met a job");

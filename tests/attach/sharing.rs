@@ -52,13 +52,8 @@ impl Sharing {
 
     /// Kills the process, and takes the device over with these options more.
     fn kill_and_recover(&self, options: &[&str]) {
-        kill_process(self.device.process(), Signal::KILL).expect("it is there");
-        let target = uri(SUBSYSTEM);
-        let words = ["attach", &target, "--recover", &self.device.id, "--ns", "1"];
-        let mut again = nvmf();
-        again.args(words).args(OPTIONS).args(options).arg("--metrics-socket").arg(&self.socket);
-        let recovered = run(&mut again, &[]);
-        assert!(recovered.status.success(), "{recovered:?}");
+        let socket = ["--metrics-socket", self.socket.to_str().expect("text")];
+        self.device.kill_and_recover_with(&[options, &socket].concat());
     }
 
     fn requests(&self) -> Requests {
