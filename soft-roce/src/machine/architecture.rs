@@ -42,8 +42,8 @@ impl Architecture {
     }
 
     /// QEMU's accelerator that emulates it. A kernel for x86 changes its own code while other
-    /// processors run it, which the emulator does not order between threads of its own: one guest
-    /// in some boots meets a breakpoint of such a change.
+    /// processors run it, which the emulator does not order between threads of its own: in some
+    /// boots a processor executes the breakpoint that guards such a change.
     pub(super) fn emulator(self) -> &'static str {
         match self {
             Self::Aarch64 => "tcg,thread=multi",

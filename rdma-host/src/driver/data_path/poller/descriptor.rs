@@ -132,7 +132,7 @@ impl<P: Provider> Poller<P> {
     ///
     /// As [`poll`](Self::poll).
     pub fn arm(&mut self) -> Result<bool, Error> {
-        self.arm_unless(false)
+        self.prepare(false)
     }
 
     /// Prepares for a sleep that ends before the next command is submitted, as [`arm`](Self::arm)
@@ -148,13 +148,14 @@ impl<P: Provider> Poller<P> {
         let is_prepared = is_idle || self.is_armed && self.pending.is_empty();
         let watches = self.descriptor.as_ref().is_some_and(|known| known.queues.is_some());
         if was_readable || !is_prepared || !watches || !self.dirty.is_empty() {
-            return self.arm_unless(is_idle);
+            return self.prepare(is_idle);
         }
         self.tick.check_soon();
         Ok(self.done.is_empty())
     }
 
-    fn arm_unless(&mut self, is_idle: bool) -> Result<bool, Error> {
+    /// Prepares for sleep, without an event of the next completion if no command is in flight.
+    fn prepare(&mut self, is_idle: bool) -> Result<bool, Error> {
         self.poll()?;
         let armed = self.arm_connected(is_idle);
         match armed {
