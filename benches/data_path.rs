@@ -226,13 +226,8 @@ fn counted_readers(
 ) {
     runtime.block_on(async {
         let mut readers = tokio::task::JoinSet::new();
-        for mut buffer in buffers {
-            let namespace = namespace.clone();
-            readers.spawn(async move {
-                for _ in 0..turns {
-                    buffer = namespace.read(0, buffer).await.expect("the controller lives");
-                }
-            });
+        for buffer in buffers {
+            readers.spawn(reader(namespace.clone(), buffer, turns));
         }
         while !readers.is_empty() {
             device.device_does(|| target.serve_once());
@@ -240,6 +235,14 @@ fn counted_readers(
             while readers.try_join_next().is_some() {}
         }
     });
+}
+
+/// Task of one reader. It has a name of its own: each function with that of the loop switches the
+/// count.
+async fn reader(namespace: Namespace, mut buffer: Buffer, turns: usize) {
+    for _ in 0..turns {
+        buffer = namespace.read(0, buffer).await.expect("the controller lives");
+    }
 }
 
 /// Polls queues on which no completion arrives.

@@ -4,13 +4,20 @@
 // bed: long VERIFY_SIZE=512MiB --kernel 7 --target tests/targets/deep.toml --deny non-flush.error
 // bed (siw): VERIFY_SIZE=512MiB --device siw --target tests/targets/deep.toml
 
-use std::alloc::System;
+use std::{
+    alloc::System,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
-use rdma_host::{Command, Controller, MemoryMode, wire::NamespaceId};
+use rdma_host::{Buffer, Command, Controller, MemoryMode, Namespace, WaitMode, wire::NamespaceId};
 use serde_json::Value;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use tests::{SUBSYSTEM, nvmf_ok, options, uri};
-use tokio::runtime::Runtime;
+use tokio::{runtime::Runtime, task::JoinSet};
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
@@ -140,6 +147,45 @@ fn the_data_path_allocates_nothing() {
         assert_eq!(change.allocations + change.reallocations, 0, "{memory:?}: {change:?}");
         drop(pollers);
         runtime.block_on(controller.shutdown());
+    }
+}
+
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn futures_allocate_nothing() {
+    for wait in [WaitMode::Poll, WaitMode::Event] {
+        runtime().block_on(async {
+            let mut options = options();
+            options.wait = wait;
+            options.keep_alive = Duration::from_secs(120); // no other command
+            let controller = Controller::connect(&options).await.unwrap();
+            let namespace = controller.namespace(NamespaceId(2)).await.unwrap();
+            let completed = Arc::new(AtomicUsize::new(0));
+            let mut tasks = JoinSet::new();
+            for buffer in controller.allocate_many(32, 4096).unwrap() {
+                tasks.spawn(read_and_write(namespace.clone(), buffer, completed.clone()));
+            }
+            let until = async |count| {
+                while completed.load(Ordering::Relaxed) < count {
+                    tokio::task::yield_now().await;
+                }
+            };
+            until(1000).await;
+            let region = Region::new(ALLOCATOR);
+            until(11_000).await;
+            let change = region.change();
+            assert_eq!(change.allocations + change.reallocations, 0, "{wait:?}: {change:?}");
+            tasks.shutdown().await;
+            controller.shutdown().await;
+        });
+    }
+}
+
+async fn read_and_write(namespace: Namespace, mut buffer: Buffer, completed: Arc<AtomicUsize>) {
+    loop {
+        buffer = namespace.write(0, buffer).await.expect("the controller lives");
+        buffer = namespace.read(0, buffer).await.expect("the controller lives");
+        completed.fetch_add(2, Ordering::Relaxed);
     }
 }
 

@@ -18,7 +18,8 @@
 //! | it is | in |
 //! | --- | --- |
 //! | sent on one of several paths | `api/subsystem`, `SubsystemPoller::send`; `proto/paths.rs` |
-//! | submitted by a future | `api/namespace.rs`, `Namespace::read`; `api/io_task.rs` |
+//! | submitted by a future | `api/namespace/transfer.rs`, `poll`; `api/request_channel.rs` |
+//! | taken by the task of a poller | `api/io_task.rs`, `take_requests` |
 //! | submitted | `poller.rs`, `Poller::submit` |
 //! | built | `wire/command.rs`, `Sqe::read`; `queue.rs`, `Queue::submit_fast` |
 //! | queued as a work request | in `verbs`, `queue_pair/engine.rs`, `engine/message_slots.rs` |

@@ -13,9 +13,10 @@ use crate::{
     },
     driver::{
         api::{
-            io_task::{self, IoRequest},
+            io_task::{self, IoTaskPeers},
             namespace::Namespace,
             namespace_walk::NamespaceWalk,
+            request_channel::{self, RequestSender},
         },
         connect::authenticate::AuthenticationParties,
         control::{
@@ -54,7 +55,7 @@ pub struct Controller<P: Provider = RdmaCore> {
     admin: AdminClient<P>,
     control: mpsc::Sender<ControlRequest>,
     probes: mpsc::Sender<ProbeRequest>,
-    io: Vec<mpsc::Sender<IoRequest>>,
+    io: Arc<[RequestSender]>,
     parties: AuthenticationParties,
     /// Locked while the queues are reauthenticated.
     reauthentication: Arc<tokio::sync::Mutex<()>>,
@@ -74,7 +75,7 @@ impl<P: Provider> Controller<P> {
             admin,
             control,
             probes,
-            io: Vec::new(),
+            io: Arc::default(),
             parties: AuthenticationParties::of(options),
             reauthentication: Arc::default(),
             events,
@@ -83,13 +84,12 @@ impl<P: Provider> Controller<P> {
 
     /// Spawns the tasks that drive the pollers.
     pub(super) fn serve(&mut self, pollers: Vec<Poller<P>>, wait: WaitMode) {
-        let backlog = |poller: &Poller<P>| poller.depth().max(1) * BACKLOG_PER_ENTRY;
+        let open_max = |poller: &Poller<P>| poller.depth().max(1) * (1 + BACKLOG_PER_ENTRY);
         let (senders, receivers): (Vec<_>, Vec<_>) =
-            pollers.iter().map(|poller| mpsc::channel(backlog(poller))).unzip();
-        for (poller, requests) in pollers.into_iter().zip(receivers) {
-            // Weak senders: a task ends when the handles of the controller are gone.
-            let peers = io_task::IoTaskPeers::new(&senders, self.io.len());
-            self.io.push(senders[self.io.len()].clone());
+            pollers.iter().map(|poller| request_channel::channel(open_max(poller))).unzip();
+        self.io = senders.into();
+        for (index, (poller, requests)) in pollers.into_iter().zip(receivers).enumerate() {
+            let peers = IoTaskPeers::new(&self.io, index);
             runtime::spawn(io_task::run(poller, requests, peers, wait));
         }
     }

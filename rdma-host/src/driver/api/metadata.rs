@@ -1,6 +1,5 @@
 //! Reads and writes of blocks with their metadata, and protection information.
 
-use tokio::sync::oneshot;
 use verbs::Buffer;
 
 use crate::{
@@ -8,8 +7,9 @@ use crate::{
         api::{
             namespace::{Direction, JoinedParts, Namespace, TransferError},
             protect::default_reference,
+            request_channel::RequestCompletion,
         },
-        data_path::command::{Command, CommandCompletion, ExecutionStatus},
+        data_path::command::{Command, ExecutionStatus},
     },
     error::{Error, Misuse},
     proto::ProtectedBlocks,
@@ -265,7 +265,7 @@ impl Namespace {
         &self,
         transfer: Transfer,
         buffer: Buffer,
-    ) -> Vec<oneshot::Receiver<CommandCompletion>> {
+    ) -> Vec<RequestCompletion<'_>> {
         let bytes_max = usize::try_from(self.command_bytes_max()).unwrap_or(usize::MAX);
         let step = (bytes_max / transfer.block_bytes).clamp(1, 1 << 16) * transfer.block_bytes;
         let mut rest = Some(buffer);
@@ -304,9 +304,9 @@ impl Namespace {
     async fn finish_extended(
         &self,
         direction: Direction,
-        part: oneshot::Receiver<CommandCompletion>,
+        part: RequestCompletion<'_>,
     ) -> Result<Buffer, TransferError> {
-        let done = self.finish(part).await;
+        let done = part.await;
         TransferError::check(done, direction.name()).map(|(_, buffer)| buffer)
     }
 }

@@ -11,6 +11,7 @@ pub(crate) mod namespace_walk;
 mod passthrough;
 pub(crate) mod protect;
 pub(crate) mod ranges;
+pub(crate) mod request_channel;
 mod reservations;
 pub(crate) mod subsystem;
 pub(crate) mod vectored;

@@ -1,16 +1,21 @@
 //! Namespace: reads and writes from any task.
 
+mod transfer;
+
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering},
 };
 
-use tokio::sync::{mpsc, oneshot};
 use verbs::Buffer;
 
+use self::transfer::NamespaceTransfer;
 use crate::{
     driver::{
-        api::{io_task::IoRequest, protect::protect_command},
+        api::{
+            protect::protect_command,
+            request_channel::{RequestCompletion, RequestSender},
+        },
         data_path::{
             command::{Command, CommandCompletion, ExecutionStatus},
             live_summary::LiveSummary,
@@ -32,7 +37,7 @@ use crate::{
 pub struct Namespace {
     info: NamespaceInfo,
     entry: Arc<NamespaceEntry>,
-    pollers: Vec<mpsc::Sender<IoRequest>>,
+    pollers: Arc<[RequestSender]>,
     next: Arc<AtomicUsize>,
     live: Arc<LiveSummary>,
 }
@@ -154,7 +159,7 @@ impl Direction {
 impl Namespace {
     pub(crate) fn new(
         info: NamespaceInfo,
-        pollers: Vec<mpsc::Sender<IoRequest>>,
+        pollers: Arc<[RequestSender]>,
         live: Arc<LiveSummary>,
         registry: &NamespaceRegistry,
     ) -> Self {
@@ -191,8 +196,12 @@ impl Namespace {
     ///
     /// When the range or the buffer does not fit the namespace, the controller refuses, or the
     /// connection is lost; [`Misuse::Metadata`] if the namespace has metadata of another kind.
-    pub async fn read(&self, lba: u64, buffer: Buffer) -> Result<Buffer, TransferError> {
-        self.transfer(Direction::Read, lba, buffer).await
+    pub fn read(
+        &self,
+        lba: u64,
+        buffer: Buffer,
+    ) -> impl Future<Output = Result<Buffer, TransferError>> + Send {
+        NamespaceTransfer::new(self, Direction::Read, lba, buffer)
     }
 
     /// Writes the whole buffer from `lba` on. In a zoned namespace the parts of a larger one than a
@@ -201,8 +210,12 @@ impl Namespace {
     /// # Errors
     ///
     /// As [`read`](Self::read). Parts of a failed write may have been written.
-    pub async fn write(&self, lba: u64, buffer: Buffer) -> Result<Buffer, TransferError> {
-        self.transfer(Direction::Write, lba, buffer).await
+    pub fn write(
+        &self,
+        lba: u64,
+        buffer: Buffer,
+    ) -> impl Future<Output = Result<Buffer, TransferError>> + Send {
+        NamespaceTransfer::new(self, Direction::Write, lba, buffer)
     }
 
     /// Writes the whole buffer from `lba` on, with Force Unit Access: its blocks are on
@@ -211,12 +224,12 @@ impl Namespace {
     /// # Errors
     ///
     /// As [`write`](Self::write).
-    pub async fn write_with_force_unit_access(
+    pub fn write_with_force_unit_access(
         &self,
         lba: u64,
         buffer: Buffer,
-    ) -> Result<Buffer, TransferError> {
-        self.transfer(Direction::ForcedWrite, lba, buffer).await
+    ) -> impl Future<Output = Result<Buffer, TransferError>> + Send {
+        NamespaceTransfer::new(self, Direction::ForcedWrite, lba, buffer)
     }
 
     /// Compares the blocks from `lba` on with the whole buffer (Compare). It is never sent again by
@@ -233,7 +246,7 @@ impl Namespace {
             .require(OptionalCommand::Compare)
             .and_then(|()| Ok(Misuse::check_no_metadata(&self.info)?));
         match checked {
-            Ok(()) => self.transfer(Direction::Compare, lba, buffer).await,
+            Ok(()) => NamespaceTransfer::new(self, Direction::Compare, lba, buffer).await,
             Err(error) => Err(TransferError::unsent(error, buffer)),
         }
     }
@@ -270,7 +283,8 @@ impl Namespace {
         }
     }
 
-    async fn transfer(
+    /// Transfers a range with any number of commands.
+    pub(super) async fn transfer(
         &self,
         direction: Direction,
         lba: u64,
@@ -278,10 +292,6 @@ impl Namespace {
     ) -> Result<Buffer, TransferError> {
         if let Err(error) = self.check_transfer(lba, buffer.len() as u64) {
             return Err(TransferError::unsent(error, buffer));
-        }
-        if buffer.len() as u64 <= self.transfer_bytes_max() {
-            let done = self.begin(self.command(direction, lba, buffer)).await;
-            return self.finish_part(direction, lba, done).await;
         }
         if self.info.is_zoned() && direction.is_write() {
             return self.write_in_order(direction, lba, buffer).await;
@@ -307,7 +317,7 @@ impl Namespace {
             }
             let blocks = u64::from(self.info.blocks_in(part.len()));
             let done = self.begin(self.command(direction, at, part)).await;
-            let ended = self.finish_part(direction, at, done).await;
+            let ended = self.finish_part(direction, at, done.await).await;
             let has_failed = ended.is_err();
             joined.add(ended);
             if has_failed {
@@ -319,7 +329,8 @@ impl Namespace {
         joined.into_result()
     }
 
-    fn command(&self, direction: Direction, lba: u64, buffer: Buffer) -> Command {
+    #[inline]
+    pub(super) fn command(&self, direction: Direction, lba: u64, buffer: Buffer) -> Command {
         let blocks = self.info.blocks_in(buffer.len());
         let command = self.plain_command(direction, lba, blocks, buffer);
         match self.info.metadata.bytes {
@@ -354,7 +365,7 @@ impl Namespace {
         direction: Direction,
         lba: u64,
         buffer: Buffer,
-    ) -> Vec<(u64, oneshot::Receiver<CommandCompletion>)> {
+    ) -> Vec<(u64, RequestCompletion<'_>)> {
         let step = usize::try_from(self.transfer_bytes_max()).unwrap_or(usize::MAX);
         let mut rest = Some(buffer);
         let mut pending = Vec::new();
@@ -382,8 +393,7 @@ impl Namespace {
 
     /// Executes a command without splitting it.
     pub(crate) async fn run(&self, command: Command) -> CommandCompletion {
-        let done = self.begin(command).await;
-        self.finish(done).await
+        self.begin(command).await.await
     }
 
     pub(crate) fn check(&self, lba: u64, bytes: u64) -> Result<(), Misuse> {
@@ -392,6 +402,7 @@ impl Namespace {
     }
 
     /// Checks a transfer without metadata.
+    #[inline]
     pub(super) fn check_transfer(&self, lba: u64, bytes: u64) -> Result<(), Misuse> {
         if self.info.metadata.bytes != 0 && !self.info.metadata.is_protection_only() {
             Misuse::check_no_metadata(&self.info)?;
@@ -410,24 +421,23 @@ impl Namespace {
     pub(crate) async fn gather(
         &self,
         direction: Direction,
-        pending: Vec<(u64, oneshot::Receiver<CommandCompletion>)>,
+        pending: Vec<(u64, RequestCompletion<'_>)>,
     ) -> Result<Buffer, TransferError> {
         let mut joined = JoinedParts::default();
         for (lba, part) in pending {
-            joined.add(self.finish_part(direction, lba, part).await);
+            joined.add(self.finish_part(direction, lba, part.await).await);
         }
         joined.into_result()
     }
 
-    /// Waits for one part. A part that exceeds the maximum transfer of a new connection is split
+    /// Result of one part. A part that exceeds the maximum transfer of a new connection is split
     /// again.
-    async fn finish_part(
+    pub(super) async fn finish_part(
         &self,
         direction: Direction,
         lba: u64,
-        part: oneshot::Receiver<CommandCompletion>,
+        done: CommandCompletion,
     ) -> Result<Buffer, TransferError> {
-        let done = self.finish(part).await;
         let execution = done.execution;
         match done.into_result(direction.name()) {
             (Ok(_), buffer) => Ok(buffer.expect("a command with data returns its buffer")),
@@ -446,28 +456,17 @@ impl Namespace {
     }
 
     /// Passes a command to the next poller; waits while its backlog is full.
-    pub(super) async fn begin(&self, command: Command) -> oneshot::Receiver<CommandCompletion> {
-        let (reply, done) = oneshot::channel();
-        let index = self.next.fetch_add(1, Ordering::Relaxed) % self.pollers.len();
-        let request = IoRequest { command, reply, sends: 0 };
-        if let Err(refused) = self.pollers[index].send(request).await {
-            refused.0.refuse(Error::Closed);
-        }
-        done
+    pub(super) async fn begin(&self, command: Command) -> RequestCompletion<'_> {
+        self.next_poller().send(command).await
     }
 
-    /// Waits for a command. There is no reply if the runtime of the pollers was shut down.
-    pub(super) async fn finish(
-        &self,
-        done: oneshot::Receiver<CommandCompletion>,
-    ) -> CommandCompletion {
-        let lost = |_| CommandCompletion {
-            user: 0,
-            outcome: Err(Error::Closed),
-            data: None,
-            execution: ExecutionStatus::Unknown,
-        };
-        done.await.unwrap_or_else(lost)
+    /// Sender to the next poller, round-robin.
+    #[inline]
+    pub(super) fn next_poller(&self) -> &RequestSender {
+        match &*self.pollers {
+            [poller] => poller,
+            pollers => &pollers[self.next.fetch_add(1, Ordering::Relaxed) % pollers.len()],
+        }
     }
 }
 

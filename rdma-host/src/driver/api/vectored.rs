@@ -1,12 +1,14 @@
 //! Reads and writes of one range through several buffers.
 
-use tokio::sync::oneshot;
 use verbs::Buffer;
 
 use crate::{
     driver::{
-        api::namespace::{Direction, Namespace, TransferError},
-        data_path::command::{CommandCompletion, ExecutionStatus},
+        api::{
+            namespace::{Direction, Namespace, TransferError},
+            request_channel::RequestCompletion,
+        },
+        data_path::command::ExecutionStatus,
     },
     error::{Error, Misuse},
 };
@@ -32,9 +34,9 @@ struct Run {
 }
 
 /// Commands of a run in flight.
-struct InFlightRun {
-    /// First block and receiver of each command.
-    parts: Vec<(u64, oneshot::Receiver<CommandCompletion>)>,
+struct InFlightRun<'namespace> {
+    /// First block and completion of each command.
+    parts: Vec<(u64, RequestCompletion<'namespace>)>,
     lengths: Vec<usize>,
 }
 
@@ -126,7 +128,7 @@ impl Namespace {
     async fn gather_vectored(
         &self,
         direction: Direction,
-        in_flight: Vec<InFlightRun>,
+        in_flight: Vec<InFlightRun<'_>>,
     ) -> Result<Vec<Buffer>, VectoredTransferError> {
         let mut buffers = Vec::new();
         let mut failure: Option<(Error, ExecutionStatus)> = None;
