@@ -4,7 +4,7 @@
 use std::thread;
 
 use serde_json::Value;
-use tests::KernelInitiator;
+use tests::{KernelInitiator, load::HANG_TIMEOUT};
 
 use super::*;
 
@@ -43,8 +43,8 @@ fn no_command_fails_while_the_access_changes() {
         assert_eq!(report["errors"], 0, "{report}");
         let longest = Duration::from_nanos(report["latency_ns"]["max"].as_u64().expect("a number"));
         println!("{state} for {CHANGE:?}: {}, the longest {longest:?}", report["completed"]);
-        let limits = CHANGE - Duration::from_millis(100)..2 * CHANGE;
-        assert!(limits.contains(&longest), "the reads waited for {longest:?}");
+        let waited = CHANGE - Duration::from_millis(100);
+        assert!(longest >= waited, "the reads waited for {longest:?}");
     }
 }
 
@@ -80,13 +80,11 @@ fn a_path_that_is_lost_for_good_is_told() {
         let controller = Controller::connect(&quick()).await.unwrap();
         let namespace = controller.namespace(NamespaceId(1)).await.unwrap();
         change_target(&["set", "ana", "1", "1", "persistent-loss"]).await;
-        let began = std::time::Instant::now();
-        let read = namespace.read(0, controller.allocate(4096).unwrap()).await;
-        let took = began.elapsed();
+        let read = namespace.read(0, controller.allocate(4096).unwrap());
+        let read = tokio::time::timeout(HANG_TIMEOUT, read).await.expect("it is not tried again");
         change_target(&["set", "ana", "1", "1", "optimized"]).await;
         let failed = read.expect_err("there is no path");
         assert!(failed.error.to_string().contains("persistent loss"), "{failed}");
-        assert!(took < Duration::from_secs(1), "{took:?}");
         namespace.read(0, failed.buffer.unwrap()).await.expect("it is back");
         controller.shutdown().await;
     });
