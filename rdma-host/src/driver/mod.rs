@@ -36,7 +36,7 @@
 //! work requests that failed, missing responses), by the admin queue (`AdminQueue::serve`,
 //! keep-alive) and by `device_events.rs`. It is reported to `connection_state.rs`,
 //! `ConnectionWatch::lost`; the first report counts. `proto/reconnect.rs`,
-//! `ReconnectOptions::verdict`, decides between another attempt and giving up, for
+//! `ReconnectOptions::decide`, decides between another attempt and giving up, for
 //! `Lifecycle::fail` in `proto/lifecycle.rs`; `control/supervisor.rs`, `Supervisor::run`, performs
 //! it.
 //!

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{ConnectionFailure, FailureKind, Verdict};
+use super::{ConnectionFailure, FailureKind, ReconnectDecision};
 use crate::{
     config::{PORT_RETRY_DELAY, PORT_SETTLE_TIME, ReconnectOptions},
     error::GiveUpReason,
@@ -54,8 +54,8 @@ pub enum LifecycleEvent {
     Start,
     /// The connect attempt succeeded.
     Established,
-    /// The connect attempt or the live connection failed, with the verdict of [`ReconnectOptions`].
-    Failed(Verdict),
+    /// The connect attempt or the live connection failed; [`ReconnectOptions`] decided on this.
+    Failed(ReconnectDecision),
     /// The owner requested a reset: tear down and connect at once.
     Reset,
     /// The connection has been torn down.
@@ -70,7 +70,7 @@ pub enum LifecycleEvent {
 
 /// Transition for an event in a state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Decision {
+enum Transition {
     /// No transition.
     Ignore,
     /// Enter another state.
@@ -88,27 +88,28 @@ enum Decision {
 }
 
 /// Transition table.
-fn decide(state: LifecycleState, event: LifecycleEvent) -> Decision {
+fn transition(state: LifecycleState, event: LifecycleEvent) -> Transition {
     use LifecycleState::{Connecting, Dead, Deleting, Live, New, Resetting, Waiting};
+    use ReconnectDecision::{GiveUp, Retry};
     match (state, event) {
-        (New, LifecycleEvent::Start) => Decision::Enter(Connecting),
-        (Connecting, LifecycleEvent::Established) => Decision::Enter(Live),
-        (Connecting, LifecycleEvent::Failed(Verdict::Retry(after))) => Decision::Wait(after),
-        (Connecting, LifecycleEvent::Failed(Verdict::GiveUp(reason))) => Decision::End(reason),
-        (Live, LifecycleEvent::Failed(Verdict::Retry(after))) => Decision::Retry(after),
-        (Live, LifecycleEvent::Failed(Verdict::GiveUp(reason))) => Decision::GiveUp(reason),
-        (Live, LifecycleEvent::Reset) => Decision::Renew,
-        (Resetting, LifecycleEvent::TornDown) => Decision::Enter(Waiting),
+        (New, LifecycleEvent::Start) => Transition::Enter(Connecting),
+        (Connecting, LifecycleEvent::Established) => Transition::Enter(Live),
+        (Connecting, LifecycleEvent::Failed(Retry(after))) => Transition::Wait(after),
+        (Connecting, LifecycleEvent::Failed(GiveUp(reason))) => Transition::End(reason),
+        (Live, LifecycleEvent::Failed(Retry(after))) => Transition::Retry(after),
+        (Live, LifecycleEvent::Failed(GiveUp(reason))) => Transition::GiveUp(reason),
+        (Live, LifecycleEvent::Reset) => Transition::Renew,
+        (Resetting, LifecycleEvent::TornDown) => Transition::Enter(Waiting),
         (Waiting, LifecycleEvent::Due | LifecycleEvent::Reset | LifecycleEvent::PortActive) => {
-            Decision::Enter(Connecting)
+            Transition::Enter(Connecting)
         }
-        (Deleting, LifecycleEvent::TornDown) => Decision::Enter(Dead),
+        (Deleting, LifecycleEvent::TornDown) => Transition::Enter(Dead),
         (New | Connecting | Live | Resetting | Waiting, LifecycleEvent::Delete) => {
-            Decision::Enter(Deleting)
+            Transition::Enter(Deleting)
         }
         // Other events are ignored: connecting is automatic, an ended controller does not come
         // back, and a report about an earlier connection is stale.
-        _ => Decision::Ignore,
+        _ => Transition::Ignore,
     }
 }
 
@@ -170,26 +171,25 @@ impl Lifecycle {
 
     /// Reports that the attempt or the live connection failed. `jitter_seed` is a random number.
     pub fn fail(&mut self, kind: FailureKind, now: Instant, jitter_seed: u16) {
-        let verdict = if self.was_live || self.options.first_connect {
+        let mut decision = if self.was_live || self.options.first_connect {
             let elapsed = self.disconnected_since.map_or(Duration::ZERO, |since| now - since);
             let attempts = self.attempts;
-            self.shorten_after_port_up(
-                self.options.verdict(&ConnectionFailure { kind, attempts, elapsed, jitter_seed }),
-                now,
-            )
+            self.options.decide(&ConnectionFailure { kind, attempts, elapsed, jitter_seed })
         } else {
-            Verdict::GiveUp(GiveUpReason::NotRetryable)
+            ReconnectDecision::GiveUp(GiveUpReason::NotRetryable)
         };
-        self.handle(LifecycleEvent::Failed(verdict), now);
+        self.shorten_after_port_up(&mut decision, now);
+        self.handle(LifecycleEvent::Failed(decision), now);
     }
 
     /// Shortens the retry delay for [`PORT_SETTLE_TIME`] after the port became active: the first
     /// packets on the link may be lost.
-    fn shorten_after_port_up(&self, verdict: Verdict, now: Instant) -> Verdict {
+    fn shorten_after_port_up(&self, decision: &mut ReconnectDecision, now: Instant) {
         let just_up = self.port_up_at.is_some_and(|up_at| now < up_at + PORT_SETTLE_TIME);
-        match verdict {
-            Verdict::Retry(after) if just_up => Verdict::Retry(after.min(PORT_RETRY_DELAY)),
-            verdict => verdict,
+        if let ReconnectDecision::Retry(after) = decision
+            && just_up
+        {
+            *after = PORT_RETRY_DELAY.min(*after);
         }
     }
 
@@ -200,14 +200,14 @@ impl Lifecycle {
         }
         let announce =
             self.state == LifecycleState::Live && !matches!(event, LifecycleEvent::Failed(_));
-        match decide(self.state, event) {
-            Decision::Ignore => return,
-            Decision::Enter(state) => self.enter(state, now),
-            Decision::Renew => self.retry_after(Duration::ZERO, LifecycleState::Resetting, now),
-            Decision::Retry(after) => self.retry_after(after, LifecycleState::Resetting, now),
-            Decision::Wait(after) => self.retry_after(after, LifecycleState::Waiting, now),
-            Decision::GiveUp(reason) => self.end(reason, LifecycleState::Deleting, now),
-            Decision::End(reason) => self.end(reason, LifecycleState::Dead, now),
+        match transition(self.state, event) {
+            Transition::Ignore => return,
+            Transition::Enter(state) => self.enter(state, now),
+            Transition::Renew => self.retry_after(Duration::ZERO, LifecycleState::Resetting, now),
+            Transition::Retry(after) => self.retry_after(after, LifecycleState::Resetting, now),
+            Transition::Wait(after) => self.retry_after(after, LifecycleState::Waiting, now),
+            Transition::GiveUp(reason) => self.end(reason, LifecycleState::Deleting, now),
+            Transition::End(reason) => self.end(reason, LifecycleState::Dead, now),
         }
         self.announce = announce;
     }

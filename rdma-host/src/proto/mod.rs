@@ -38,7 +38,7 @@ pub use paths::{
     PathChoice, PathDecision, PathFailure, PathId, PathPolicy, PathSelector, PathState, Paths,
 };
 pub use protection::ProtectedBlocks;
-pub use reconnect::{ConnectionFailure, Verdict};
+pub use reconnect::{ConnectionFailure, ReconnectDecision};
 pub use referrals::{DiscoveryTarget, ReferralWalk, SkipReason, SkippedReferral};
 pub use shutdown::{Shutdown, ShutdownAction};
 pub use slots::{BegunCommand, CompletedCommand, CompletesOn, ResponseOutcome, Slots};

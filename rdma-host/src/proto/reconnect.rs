@@ -11,7 +11,7 @@ use crate::{config::ReconnectOptions, error::GiveUpReason};
 
 /// Decision after a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum ReconnectDecision {
     /// No more attempts.
     GiveUp(GiveUpReason),
     /// Make another attempt after this time.
@@ -34,22 +34,22 @@ pub struct ConnectionFailure {
 impl ReconnectOptions {
     /// Decides whether and when to retry after a failure.
     #[must_use]
-    pub fn verdict(&self, failure: &ConnectionFailure) -> Verdict {
+    pub fn decide(&self, failure: &ConnectionFailure) -> ReconnectDecision {
         match failure.kind.retryability() {
-            Retryability::Never => return Verdict::GiveUp(GiveUpReason::NotRetryable),
+            Retryability::Never => return ReconnectDecision::GiveUp(GiveUpReason::NotRetryable),
             Retryability::AfterFix if self.strict => {
-                return Verdict::GiveUp(GiveUpReason::NeedsFix);
+                return ReconnectDecision::GiveUp(GiveUpReason::NeedsFix);
             }
             Retryability::AfterFix | Retryability::Retry => {}
         }
         if self.attempts_max().is_some_and(|max| failure.attempts >= max) {
-            return Verdict::GiveUp(GiveUpReason::Exhausted);
+            return ReconnectDecision::GiveUp(GiveUpReason::Exhausted);
         }
         let delay = self.delay_after(failure.attempts, failure.jitter_seed);
         if self.time_limit.is_some_and(|limit| failure.elapsed + delay > limit) {
-            return Verdict::GiveUp(GiveUpReason::TimeLimit);
+            return ReconnectDecision::GiveUp(GiveUpReason::TimeLimit);
         }
-        Verdict::Retry(delay)
+        ReconnectDecision::Retry(delay)
     }
 
     /// Delay before the next attempt, after `attempts` failed ones.

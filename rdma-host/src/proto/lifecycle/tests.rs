@@ -22,8 +22,8 @@ const DELAY: Duration = Duration::from_secs(10);
 const EVENTS: [(&str, LifecycleEvent); 9] = [
     ("Start", LifecycleEvent::Start),
     ("Established", LifecycleEvent::Established),
-    ("Failed, retry", LifecycleEvent::Failed(Verdict::Retry(DELAY))),
-    ("Failed, give up", LifecycleEvent::Failed(Verdict::GiveUp(GiveUpReason::Exhausted))),
+    ("Failed, retry", LifecycleEvent::Failed(ReconnectDecision::Retry(DELAY))),
+    ("Failed, give up", LifecycleEvent::Failed(ReconnectDecision::GiveUp(GiveUpReason::Exhausted))),
     ("Reset", LifecycleEvent::Reset),
     ("TornDown", LifecycleEvent::TornDown),
     ("Due", LifecycleEvent::Due),
@@ -50,15 +50,15 @@ own port, and a reset, cut the wait short. There is no way back from Deleting.
 
 ";
 
-fn word(decision: Decision) -> String {
-    match decision {
-        Decision::Ignore => "-".to_owned(),
-        Decision::Enter(state) => format!("{state:?}"),
-        Decision::Renew => "renew".to_owned(),
-        Decision::Retry(_) => "retry".to_owned(),
-        Decision::Wait(_) => "wait".to_owned(),
-        Decision::GiveUp(_) => "give up".to_owned(),
-        Decision::End(_) => "end".to_owned(),
+fn word(transition: Transition) -> String {
+    match transition {
+        Transition::Ignore => "-".to_owned(),
+        Transition::Enter(state) => format!("{state:?}"),
+        Transition::Renew => "renew".to_owned(),
+        Transition::Retry(_) => "retry".to_owned(),
+        Transition::Wait(_) => "wait".to_owned(),
+        Transition::GiveUp(_) => "give up".to_owned(),
+        Transition::End(_) => "end".to_owned(),
     }
 }
 
@@ -73,7 +73,7 @@ fn matrix() -> String {
     };
     line("", STATES.map(|state| format!("{state:?}")));
     for (name, event) in EVENTS {
-        line(name, STATES.map(|state| word(decide(state, event))));
+        line(name, STATES.map(|state| word(transition(state, event))));
     }
     text
 }
@@ -230,7 +230,7 @@ proptest! {
             now += Duration::from_secs(seconds);
             let dead = life.state() == LifecycleState::Dead;
             match EVENTS.get(index) {
-                // The verdict comes from the options, as in the driver.
+                // The decision comes from the options, as in the driver.
                 Some((_, LifecycleEvent::Failed(_))) | None => {
                     life.fail(FailureKind::Unreachable, now, 0);
                 }

@@ -1,4 +1,4 @@
-//! Verdicts of Linux, row by row, and the effect of the options.
+//! Decisions of Linux, row by row, and the effect of the options.
 
 use super::*;
 use crate::{
@@ -29,7 +29,7 @@ fn a_controller_that_ends_during_the_connect_is_a_loss() {
 
 /// Compares with Linux 6.19 and later (`nvmf_should_reconnect` and the errors that reach it).
 #[test]
-fn the_default_is_the_verdict_of_linux() {
+fn the_default_decides_as_linux() {
     let rejected = |reason, code: Option<u16>| {
         FailureKind::Rejected(CmReject { reason, code: code.map(RejectCode) })
     };
@@ -73,13 +73,13 @@ fn the_default_is_the_verdict_of_linux() {
     rows.extend((0..=12).map(|code| ("every code of the target", rejected(28, Some(code)), true)));
     rows.extend((0..=40).map(|reason| ("every reason of the CM", rejected(reason, None), true)));
     for (row, cause, retried) in rows {
-        let verdict = ReconnectOptions::default().verdict(&failure(cause));
+        let decision = ReconnectOptions::default().decide(&failure(cause));
         let expected = if retried {
-            Verdict::Retry(10 * SECOND)
+            ReconnectDecision::Retry(10 * SECOND)
         } else {
-            Verdict::GiveUp(GiveUpReason::NotRetryable)
+            ReconnectDecision::GiveUp(GiveUpReason::NotRetryable)
         };
-        assert_eq!(verdict, expected, "{row}");
+        assert_eq!(decision, expected, "{row}");
     }
 }
 
@@ -99,14 +99,18 @@ fn strict_does_not_wait_for_a_fix() {
         refused(0x184),
     ] {
         assert_eq!(
-            strict.verdict(&failure(cause)),
-            Verdict::GiveUp(GiveUpReason::NeedsFix),
+            strict.decide(&failure(cause)),
+            ReconnectDecision::GiveUp(GiveUpReason::NeedsFix),
             "{cause:?}"
         );
     }
     // No resources, or unknown controller: the next attempt may succeed.
     for cause in [FailureKind::Unreachable, rejected(6), rejected(9), refused(0x181)] {
-        assert_eq!(strict.verdict(&failure(cause)), Verdict::Retry(10 * SECOND), "{cause:?}");
+        assert_eq!(
+            strict.decide(&failure(cause)),
+            ReconnectDecision::Retry(10 * SECOND),
+            "{cause:?}"
+        );
     }
 }
 
@@ -123,7 +127,7 @@ fn attempts_are_rounded_up() {
     let for_ever = ReconnectOptions { loss_timeout: None, ..ReconnectOptions::default() };
     let late = ConnectionFailure { attempts: u32::MAX, ..failure(FailureKind::Unreachable) };
     assert_eq!(for_ever.attempts_max(), None);
-    assert_eq!(for_ever.verdict(&late), Verdict::Retry(10 * SECOND));
+    assert_eq!(for_ever.decide(&late), ReconnectDecision::Retry(10 * SECOND));
 }
 
 #[test]
@@ -135,19 +139,19 @@ fn attempts_and_time_run_out() {
     };
     let after = |attempts, elapsed| {
         let elapsed = elapsed * SECOND;
-        options.verdict(&ConnectionFailure {
+        options.decide(&ConnectionFailure {
             attempts,
             elapsed,
             ..failure(FailureKind::Unreachable)
         })
     };
-    assert_eq!(after(2, 15), Verdict::Retry(10 * SECOND));
-    assert_eq!(after(2, 16), Verdict::GiveUp(GiveUpReason::TimeLimit));
-    assert_eq!(after(3, 1), Verdict::GiveUp(GiveUpReason::Exhausted));
+    assert_eq!(after(2, 15), ReconnectDecision::Retry(10 * SECOND));
+    assert_eq!(after(2, 16), ReconnectDecision::GiveUp(GiveUpReason::TimeLimit));
+    assert_eq!(after(3, 1), ReconnectDecision::GiveUp(GiveUpReason::Exhausted));
     assert_eq!(
         ReconnectOptions::never()
-            .verdict(&ConnectionFailure { attempts: 0, ..failure(FailureKind::QueuePair) }),
-        Verdict::GiveUp(GiveUpReason::Exhausted)
+            .decide(&ConnectionFailure { attempts: 0, ..failure(FailureKind::QueuePair) }),
+        ReconnectDecision::GiveUp(GiveUpReason::Exhausted)
     );
 }
 
@@ -161,7 +165,7 @@ fn the_delay_grows_to_its_limit() {
     };
     for (attempts, delay) in [(0, 1), (1, 2), (2, 4), (3, 5), (40, 5), (u32::MAX - 1, 5)] {
         let failed = ConnectionFailure { attempts, ..failure(FailureKind::Unreachable) };
-        assert_eq!(options.verdict(&failed), Verdict::Retry(delay * SECOND), "{attempts}");
+        assert_eq!(options.decide(&failed), ReconnectDecision::Retry(delay * SECOND), "{attempts}");
     }
 }
 
@@ -170,6 +174,6 @@ fn jitter_shortens_the_delay_by_its_percentage_at_most() {
     let options = ReconnectOptions { jitter_percent: 25, ..ReconnectOptions::default() };
     for (jitter_seed, ms) in [(0, 10_000), (u16::MAX, 7500)] {
         let failed = ConnectionFailure { jitter_seed, ..failure(FailureKind::Unreachable) };
-        assert_eq!(options.verdict(&failed), Verdict::Retry(Duration::from_millis(ms)));
+        assert_eq!(options.decide(&failed), ReconnectDecision::Retry(Duration::from_millis(ms)));
     }
 }
