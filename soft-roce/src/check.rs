@@ -2,10 +2,10 @@
 
 use serde::Serialize;
 
-/// Verdict of a check.
+/// CheckVerdict of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Verdict {
+pub enum CheckVerdict {
     /// Works.
     Good,
     /// Worth knowing; nothing fails for it.
@@ -19,22 +19,22 @@ pub enum Verdict {
 pub struct Check {
     /// The thing.
     pub subject: String,
-    /// Verdict of the check.
-    pub verdict: Verdict,
+    /// CheckVerdict of the check.
+    pub verdict: CheckVerdict,
     /// Finding and remedy.
     pub text: String,
 }
 
 impl Check {
     pub(crate) fn good(subject: &str, text: impl Into<String>) -> Self {
-        Self { subject: subject.into(), verdict: Verdict::Good, text: text.into() }
+        Self { subject: subject.into(), verdict: CheckVerdict::Good, text: text.into() }
     }
 
     pub(crate) fn note(subject: &str, text: impl Into<String>) -> Self {
-        Self { subject: subject.into(), verdict: Verdict::Note, text: text.into() }
+        Self { subject: subject.into(), verdict: CheckVerdict::Note, text: text.into() }
     }
 
     pub(crate) fn bad(subject: &str, text: impl Into<String>) -> Self {
-        Self { subject: subject.into(), verdict: Verdict::Bad, text: text.into() }
+        Self { subject: subject.into(), verdict: CheckVerdict::Bad, text: text.into() }
     }
 }

@@ -13,14 +13,14 @@ use crate::{
     run::{MEMORY_BYTES, cpu, memory, paths, trial},
 };
 
-pub use crate::check::{Check, Verdict};
+pub use crate::check::{Check, CheckVerdict};
 
 /// Looks at everything that building, running and native use depend on, and boots each kernel in
 /// the cache; changes nothing on this machine.
 #[must_use]
 pub fn examine() -> Vec<Check> {
     let kernels = kernels();
-    let boots = kernels.iter().any(|check| check.verdict == Verdict::Good);
+    let boots = kernels.iter().any(|check| check.verdict == CheckVerdict::Good);
     let mut checks = vec![build_packages(boots), run_packages(), program(), cache()];
     checks.extend(kernels);
     checks.push(machine::qemu::check());
@@ -32,7 +32,7 @@ pub fn examine() -> Vec<Check> {
 fn build_packages(boots: bool) -> Check {
     let check =
         packages_check("packages to build a kernel", &packages::missing(&packages::to_build()));
-    if boots && check.verdict == Verdict::Bad {
+    if boots && check.verdict == CheckVerdict::Bad {
         return Check::note(&check.subject, format!("not needed now; {}", check.text));
     }
     check

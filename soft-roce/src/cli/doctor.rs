@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 use soft_roce::{
     Result,
-    doctor::{self, Verdict},
+    doctor::{self, CheckVerdict},
 };
 
 use super::print;
@@ -25,9 +25,9 @@ impl Doctor {
         let checks = doctor::examine();
         let line = |check: &doctor::Check| {
             let mark = match check.verdict {
-                Verdict::Good => "ok  ",
-                Verdict::Note => "note",
-                Verdict::Bad => "BAD ",
+                CheckVerdict::Good => "ok  ",
+                CheckVerdict::Note => "note",
+                CheckVerdict::Bad => "BAD ",
             };
             format!("{mark}  {}: {}", check.subject, check.text)
         };
@@ -37,7 +37,7 @@ impl Doctor {
             checks.iter().map(line).collect::<Vec<_>>().join("\n")
         };
         let printed = print(&text);
-        let bad = checks.iter().any(|check| check.verdict == Verdict::Bad);
+        let bad = checks.iter().any(|check| check.verdict == CheckVerdict::Bad);
         Ok(if bad { ExitCode::FAILURE } else { printed })
     }
 }

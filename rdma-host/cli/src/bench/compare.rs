@@ -98,11 +98,12 @@ pub(super) struct MeasureComparison {
     pub(super) confidence_95_percent: Option<[f64; 2]>,
     /// Least rise that such a pair of runs shows in four of five cases.
     pub(super) smallest_visible_percent: Option<f64>,
-    pub(super) verdict: Verdict,
+    pub(super) verdict: Finding,
 }
 
+/// Finding about a measure of two runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub(super) enum Verdict {
+pub(super) enum Finding {
     #[serde(rename = "better")]
     Better,
     #[serde(rename = "worse")]
@@ -231,10 +232,10 @@ impl Measure {
         let difference = MeanDifference::new(&self.samples(before)?, &self.samples(after)?);
         let percent = |value| difference.percent(value);
         let verdict = match difference.error.map(|error| error.interval) {
-            None => Verdict::TooFewSamples,
-            Some((low, high)) if low <= 0.0 && high >= 0.0 => Verdict::NoDifferenceSeen,
-            Some((low, _)) if (low > 0.0) == self.more_is_better => Verdict::Better,
-            Some(_) => Verdict::Worse,
+            None => Finding::TooFewSamples,
+            Some((low, high)) if low <= 0.0 && high >= 0.0 => Finding::NoDifferenceSeen,
+            Some((low, _)) if (low > 0.0) == self.more_is_better => Finding::Better,
+            Some(_) => Finding::Worse,
         };
         Some(MeasureComparison {
             measure: self.name,
@@ -278,7 +279,7 @@ impl MeasureComparison {
             Some(percent) => percent > limit,
             None => !self.more_is_better && self.after > self.before,
         };
-        matches!(self.verdict, Verdict::Worse | Verdict::TooFewSamples) && exceeds
+        matches!(self.verdict, Finding::Worse | Finding::TooFewSamples) && exceeds
     }
 
     /// Differences, in percent, between which such a pair of runs shows none in one of five cases
@@ -297,7 +298,7 @@ impl MeasureComparison {
     }
 }
 
-impl Verdict {
+impl Finding {
     pub(super) fn in_words(self) -> &'static str {
         match self {
             Self::Better => "better",
@@ -345,7 +346,7 @@ mod tests {
         }
     }
 
-    fn verdict(before: &[f64], after: &[f64]) -> Verdict {
+    fn verdict(before: &[f64], after: &[f64]) -> Finding {
         let (before, after) = ([report(1, before)], [report(1, after)]);
         Comparison::new(&before, &after).points[0].measures[0].verdict
     }
@@ -353,10 +354,10 @@ mod tests {
     #[test]
     fn verdicts() {
         for (before, after, expected) in [
-            (&[1.0, 1.05][..], &[2.0, 2.1][..], Verdict::Better),
-            (&[2.0, 2.1], &[1.0, 1.05], Verdict::Worse),
-            (&[1.0, 3.0, 2.0, 4.0], &[2.0, 3.0, 1.0, 4.5], Verdict::NoDifferenceSeen),
-            (&[1.0], &[2.0], Verdict::TooFewSamples),
+            (&[1.0, 1.05][..], &[2.0, 2.1][..], Finding::Better),
+            (&[2.0, 2.1], &[1.0, 1.05], Finding::Worse),
+            (&[1.0, 3.0, 2.0, 4.0], &[2.0, 3.0, 1.0, 4.5], Finding::NoDifferenceSeen),
+            (&[1.0], &[2.0], Finding::TooFewSamples),
         ] {
             assert_eq!(verdict(before, after), expected);
         }
@@ -371,7 +372,7 @@ mod tests {
         let iops = &comparison.points[0].measures[0];
         assert_eq!(
             (iops.verdict, iops.worse_percent().map(f64::round)),
-            (Verdict::Better, Some(-100.0))
+            (Finding::Better, Some(-100.0))
         );
         assert!((iops.percent.unwrap() - 100.0).abs() < 1e-9);
         let lists = [&comparison.only_before, &comparison.only_after];
@@ -411,12 +412,12 @@ mod tests {
         assert_eq!(p99_9(&Comparison::new(&points[..1], &points[1..])), None);
         points[0].totals.latency_ns.p99_9 = Some(1000);
         points[1].totals.latency_ns.p99_9 = Some(1500);
-        let whole = (1000.0, 1500.0, Verdict::TooFewSamples);
+        let whole = (1000.0, 1500.0, Finding::TooFewSamples);
         assert_eq!(p99_9(&Comparison::new(&points[..1], &points[1..])), Some(whole));
         for at in points.iter_mut().flat_map(|point| &mut point.series) {
             at.p99_9_ns = Some(1200);
         }
-        let equal = (1200.0, 1200.0, Verdict::NoDifferenceSeen);
+        let equal = (1200.0, 1200.0, Finding::NoDifferenceSeen);
         assert_eq!(p99_9(&Comparison::new(&points[..1], &points[1..])), Some(equal));
     }
 
@@ -426,7 +427,7 @@ mod tests {
         let compared = Comparison::new(&before, &after);
         let iops = &compared.points[0].measures[0];
         assert_eq!((iops.percent, iops.confidence_95_percent), (None, None));
-        assert_eq!((iops.smallest_visible_percent, iops.verdict), (None, Verdict::Better));
+        assert_eq!((iops.smallest_visible_percent, iops.verdict), (None, Finding::Better));
         let text = compared.to_text();
         assert!(text.contains("9.8  -  better") && !text.contains("0.0 %"), "{text}");
         assert!(json!(compared)["points"][0]["measures"][0]["percent"].is_null());
@@ -442,7 +443,7 @@ mod tests {
         assert!((-100.0..0.0).contains(&low) && high > 100.0, "{low} {high}");
         let [fall, rise] = iops.invisible_percent().expect("enough samples");
         assert!((-100.0..-50.0).contains(&fall) && rise > 100.0, "{fall} {rise}");
-        assert_eq!(iops.verdict, Verdict::NoDifferenceSeen);
+        assert_eq!(iops.verdict, Finding::NoDifferenceSeen);
     }
 
     /// An interval to which others were joined is longer than most, and does not displace them.

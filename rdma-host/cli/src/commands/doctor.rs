@@ -21,9 +21,9 @@ pub(crate) struct Arguments {
     output_format: Format,
 }
 
-/// Result of a check.
+/// Verdict of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
+enum CheckVerdict {
     Ok,
     /// Not as fast, or not as much, as it could be.
     Warning,
@@ -34,7 +34,7 @@ enum Verdict {
 /// One line.
 #[derive(Debug)]
 struct Check {
-    verdict: Verdict,
+    verdict: CheckVerdict,
     name: String,
     /// Finding, and the remedy if it is one to be mended.
     text: String,
@@ -58,7 +58,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         Format::Json => output::print_json(&Value::Array(checks.iter().map(to_json).collect()))?,
         Format::Normal => output::print_text(&to_text(&checks))?,
     }
-    match checks.iter().filter(|check| check.verdict == Verdict::Error).count() {
+    match checks.iter().filter(|check| check.verdict == CheckVerdict::Error).count() {
         0 => Ok(()),
         errors => Err(Failure::failed(format!(
             "this machine cannot connect: {errors} of {} checks failed",
@@ -78,7 +78,7 @@ fn to_json(check: &Check) -> Value {
     json!({ "verdict": check.verdict.name(), "check": check.name, "text": check.text })
 }
 
-impl Verdict {
+impl CheckVerdict {
     fn name(self) -> &'static str {
         match self {
             Self::Ok => "ok",
@@ -89,7 +89,7 @@ impl Verdict {
 }
 
 impl Check {
-    fn new(verdict: Verdict, name: impl Into<String>, text: impl Into<String>) -> Self {
+    fn new(verdict: CheckVerdict, name: impl Into<String>, text: impl Into<String>) -> Self {
         Self { verdict, name: name.into(), text: text.into() }
     }
 }
@@ -98,21 +98,21 @@ impl Check {
 fn connection_manager() -> Check {
     let name = "connection manager";
     match verbs::Endpoint::open() {
-        Ok(_) => Check::new(Verdict::Ok, name, "/dev/infiniband/rdma_cm can be opened"),
-        Err(error) => Check::new(Verdict::Error, name, error.to_string()),
+        Ok(_) => Check::new(CheckVerdict::Ok, name, "/dev/infiniband/rdma_cm can be opened"),
+        Err(error) => Check::new(CheckVerdict::Error, name, error.to_string()),
     }
 }
 
 fn devices() -> Vec<Check> {
     match verbs::devices() {
         Ok(devices) if devices.is_empty() => vec![Check::new(
-            Verdict::Error,
+            CheckVerdict::Error,
             "devices",
             "there is no RDMA device; load the driver of the network card, or for soft-RoCE: rdma \
              link add rxe0 type rxe netdev INTERFACE",
         )],
         Ok(devices) => devices.iter().flat_map(device).collect(),
-        Err(error) => vec![Check::new(Verdict::Error, "devices", error.to_string())],
+        Err(error) => vec![Check::new(CheckVerdict::Error, "devices", error.to_string())],
     }
 }
 
@@ -152,7 +152,7 @@ fn offers(info: &DeviceInfo, is_software: bool) -> Check {
         limits.queue_pair_work_requests,
         if limits.windows > 0 { "pool, window" } else { "pool" },
     );
-    Check::new(Verdict::Ok, &*info.name, text)
+    Check::new(CheckVerdict::Ok, &*info.name, text)
 }
 
 fn check_port(name: &str, state: PortState, facts: &PortFacts, is_iwarp: bool) -> Check {
@@ -161,20 +161,20 @@ fn check_port(name: &str, state: PortState, facts: &PortFacts, is_iwarp: bool) -
             Some(netdev) => format!("check the cable, and: ip link set {netdev} up"),
             None => "check the cable and the subnet manager".to_owned(),
         };
-        return Check::new(Verdict::Warning, name, format!("{state}; {remedy}"));
+        return Check::new(CheckVerdict::Warning, name, format!("{state}; {remedy}"));
     }
     let netdev = facts.netdev.as_deref().unwrap_or("no network interface");
     if !facts.is_ethernet || is_iwarp {
-        return Check::new(Verdict::Ok, name, format!("active, {netdev}"));
+        return Check::new(CheckVerdict::Ok, name, format!("active, {netdev}"));
     }
     let types = facts.gid_types.as_deref().unwrap_or_default();
     if !types.contains("RoCE v2") {
         let text = format!("active, {netdev}, without a GID of RoCE v2; give {netdev} an address");
-        return Check::new(Verdict::Warning, name, text);
+        return Check::new(CheckVerdict::Warning, name, text);
     }
     match facts.netdev_mtu {
         Some(mtu) if mtu < MTU_OF_LARGEST_PATH => Check::new(
-            Verdict::Warning,
+            CheckVerdict::Warning,
             name,
             format!(
                 "active, {netdev}, RoCE v2; its MTU of {mtu} bytes allows packets of {} bytes: \
@@ -182,7 +182,7 @@ fn check_port(name: &str, state: PortState, facts: &PortFacts, is_iwarp: bool) -
                 packet(mtu)
             ),
         ),
-        _ => Check::new(Verdict::Ok, name, format!("active, {netdev}, RoCE v2")),
+        _ => Check::new(CheckVerdict::Ok, name, format!("active, {netdev}, RoCE v2")),
     }
 }
 
@@ -196,12 +196,12 @@ fn packet(mtu: u32) -> u32 {
 fn locked_memory(limit: Option<u64>) -> Check {
     let name = "locked memory";
     match limit {
-        None => Check::new(Verdict::Ok, name, "unlimited"),
+        None => Check::new(CheckVerdict::Ok, name, "unlimited"),
         Some(limit) if limit >= LOCKED_BYTES => {
-            Check::new(Verdict::Ok, name, format!("{} at most", size::format_bytes(limit)))
+            Check::new(CheckVerdict::Ok, name, format!("{} at most", size::format_bytes(limit)))
         }
         Some(limit) => Check::new(
-            Verdict::Warning,
+            CheckVerdict::Warning,
             name,
             format!(
                 "{} at most without CAP_IPC_LOCK, and 128 buffers of 128 KiB take {}; raise it \
@@ -217,13 +217,13 @@ fn locked_memory(limit: Option<u64>) -> Check {
 fn processors(governor: &str) -> Check {
     let name = "processors";
     if governor == "performance" {
-        return Check::new(Verdict::Ok, name, "frequency governor performance");
+        return Check::new(CheckVerdict::Ok, name, "frequency governor performance");
     }
     let text = format!(
         "frequency governor {governor}, which adds to latencies; to measure: cpupower \
          frequency-set -g performance"
     );
-    Check::new(Verdict::Warning, name, text)
+    Check::new(CheckVerdict::Warning, name, text)
 }
 
 /// Memory of one queue's worth of large transfers: 128 of 128 KiB.
@@ -253,13 +253,13 @@ mod tests {
     fn a_port_is_judged_by_its_state_address_and_mtu() {
         let of = |state, facts: &PortFacts, is_iwarp| check_port("x", state, facts, is_iwarp);
         let active = PortState::ACTIVE;
-        assert_eq!(of(active, &ethernet(4200), false).verdict, Verdict::Ok);
+        assert_eq!(of(active, &ethernet(4200), false).verdict, CheckVerdict::Ok);
         let small = of(active, &ethernet(1500), false);
-        assert!(small.verdict == Verdict::Warning && small.text.contains("packets of 1024"));
+        assert!(small.verdict == CheckVerdict::Warning && small.text.contains("packets of 1024"));
         // TCP's segments have no path MTU.
-        assert_eq!(of(active, &ethernet(1500), true).verdict, Verdict::Ok);
+        assert_eq!(of(active, &ethernet(1500), true).verdict, CheckVerdict::Ok);
         let down = of(PortState::DOWN, &ethernet(4200), false);
-        assert!(down.verdict == Verdict::Warning && down.text.contains("ip link set eth0 up"));
+        assert!(down.verdict == CheckVerdict::Warning && down.text.contains("ip link set eth0 up"));
         let old = PortFacts { gid_types: Some("IB/RoCE v1".into()), ..ethernet(4200) };
         assert!(of(active, &old, false).text.contains("without a GID of RoCE v2"));
     }
@@ -272,9 +272,9 @@ mod tests {
 
     #[test]
     fn locked_memory_is_enough_or_not() {
-        assert_eq!(locked_memory(None).verdict, Verdict::Ok);
-        assert_eq!(locked_memory(Some(LOCKED_BYTES)).verdict, Verdict::Ok);
-        assert_eq!(locked_memory(Some(8 << 20)).verdict, Verdict::Warning);
-        assert_eq!(processors("powersave").verdict, Verdict::Warning);
+        assert_eq!(locked_memory(None).verdict, CheckVerdict::Ok);
+        assert_eq!(locked_memory(Some(LOCKED_BYTES)).verdict, CheckVerdict::Ok);
+        assert_eq!(locked_memory(Some(8 << 20)).verdict, CheckVerdict::Warning);
+        assert_eq!(processors("powersave").verdict, CheckVerdict::Warning);
     }
 }

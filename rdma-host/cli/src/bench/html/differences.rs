@@ -3,7 +3,7 @@
 use askama::Template;
 
 use super::{
-    super::compare::{MeasureComparison, Verdict},
+    super::compare::{Finding, MeasureComparison},
     axis::signed,
     key::{Key, KeyShape},
     picture::{Frame, Picture, Size, Svg, tenths},
@@ -44,12 +44,12 @@ struct Row {
 const ROW: f64 = 26.0;
 
 /// Index of a verdict's colour and shape.
-fn look(verdict: Verdict) -> usize {
+fn look(verdict: Finding) -> usize {
     match verdict {
-        Verdict::Better => 2,
-        Verdict::Worse => 4,
-        Verdict::NoDifferenceSeen => 0,
-        Verdict::TooFewSamples => 5,
+        Finding::Better => 2,
+        Finding::Worse => 4,
+        Finding::NoDifferenceSeen => 0,
+        Finding::TooFewSamples => 5,
     }
 }
 
@@ -77,9 +77,9 @@ impl Picture for Differences<'_> {
 
     fn keys(&self) -> Vec<Key> {
         let all =
-            [Verdict::Better, Verdict::Worse, Verdict::NoDifferenceSeen, Verdict::TooFewSamples];
+            [Finding::Better, Finding::Worse, Finding::NoDifferenceSeen, Finding::TooFewSamples];
         let found = all.into_iter().filter(|it| self.0.iter().any(|row| row.verdict == *it));
-        let key = |verdict: Verdict| {
+        let key = |verdict: Finding| {
             let colour = look(verdict);
             let shape = KeyShape::Line { colour, dashed: false, mark: SHAPES[colour] };
             Key::new(verdict.in_words(), shape)
@@ -111,7 +111,7 @@ impl Picture for Differences<'_> {
                 band: measure.invisible_percent().map(|ends| ends.map(x)),
                 colour,
                 mark: percent.map(|it| format!("M{} {y}{}", x(it), SHAPES[colour])),
-                is_hollow: measure.verdict == Verdict::TooFewSamples,
+                is_hollow: measure.verdict == Finding::TooFewSamples,
                 title: match percent {
                     Some(percent) => format!("{} {percent:+.1} %", measure.measure),
                     None => measure.measure.to_owned(),
