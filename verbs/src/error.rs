@@ -49,7 +49,7 @@ pub enum Error {
     CreateCompletionQueue {
         /// Number of entries requested.
         capacity: u32,
-        /// The system's answer.
+        /// Error of the system call.
         source: io::Error,
     },
 
@@ -72,7 +72,7 @@ pub enum Error {
     CreateQueuePair {
         /// Size that was asked for.
         requested: QueuePairCapabilities,
-        /// The system's answer.
+        /// Error of the system call.
         source: io::Error,
     },
 
@@ -102,7 +102,7 @@ pub enum Error {
         pinned: u64,
         /// The limit in force, in bytes.
         limit: u64,
-        /// The system's answer.
+        /// Error of the system call.
         source: io::Error,
     },
 
@@ -122,7 +122,7 @@ pub enum Error {
         length: usize,
         /// Size of a page, in bytes.
         page_bytes: usize,
-        /// The system's answer.
+        /// Error of the system call.
         source: io::Error,
     },
 
@@ -141,7 +141,7 @@ pub enum Error {
     OpenDevice {
         /// Name of the device, such as `mlx5_0`.
         name: String,
-        /// The system's answer.
+        /// Error of the system call.
         source: io::Error,
     },
 
@@ -192,7 +192,7 @@ pub enum Error {
     Register {
         /// Number of bytes to register.
         length: usize,
-        /// The system's answer.
+        /// Error of the system call.
         source: io::Error,
     },
 
@@ -205,7 +205,7 @@ pub enum Error {
     ResizeCompletionQueue {
         /// Number of entries requested.
         capacity: u32,
-        /// The system's answer.
+        /// Error of the system call.
         source: io::Error,
     },
 

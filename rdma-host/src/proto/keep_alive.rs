@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 /// lost.
 ///
 /// A Keep Alive is sent every half keep-alive time (KATO). The controller drops the association
-/// after a whole one, and the host treats a controller as lost that has answered nothing for as
-/// long. With traffic-based keep-alive (TBKAS) the controller counts every command; then the timer
-/// fires every quarter, and no Keep Alive is sent after a quarter in which a command was submitted
-/// and completed.
+/// after a whole one, and the host treats a controller as lost that has responded to nothing for
+/// as long. With traffic-based keep-alive (TBKAS) the controller counts every command; then the
+/// timer fires every quarter, and no Keep Alive is sent after a quarter in which a command was
+/// submitted and completed.
 #[derive(Debug)]
 pub struct KeepAlive {
     timeout: Duration,
@@ -31,7 +31,7 @@ enum State {
 /// Next action of the driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeepAliveAction {
-    /// The controller has answered nothing for this time.
+    /// The controller has responded to nothing for this time.
     Expired(Duration),
     /// Send a Keep Alive now.
     Send,

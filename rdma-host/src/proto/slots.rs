@@ -9,8 +9,8 @@ use crate::{
 /// its owner keeps of the command.
 ///
 /// A command id holds the slot in its low bits and the slot's generation above them. A response
-/// whose id is not in flight (never issued, completed, or answered twice) completes nothing and is
-/// an error of the queue.
+/// whose id is not in flight (never issued, or already completed) completes nothing and is an error
+/// of the queue.
 ///
 /// A command may have [a remote key of its own](Self::begin), which the controller is
 /// asked to invalidate with its response. A response that invalidates another key is an error of

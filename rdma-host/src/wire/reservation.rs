@@ -168,7 +168,7 @@ impl ReservationCommand {
     }
 }
 
-/// Reservation Status data structure, extended (Base 7.5): the answer to Reservation Report.
+/// Reservation Status data structure, extended (Base 7.5): the data of Reservation Report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReservationReport {
     /// GEN: number of changes of registrations and of preemptions, modulo 2^32.

@@ -70,8 +70,8 @@ impl<P: Provider> Controller<P> {
         let sqe = GetFeatures::any(feature, select, namespace, cdw11);
         let transfer = if bytes > 0 { Transfer::FromController(bytes) } else { Transfer::None };
         check_length(sqe.opcode(), bytes as u64)?;
-        let answer = self.admin().execute("Get Features", sqe, transfer).await;
-        answer.map(|(response, data)| (response.result_dword(), data))
+        let outcome = self.admin().execute("Get Features", sqe, transfer).await;
+        outcome.map(|(response, data)| (response.result_dword(), data))
     }
 
     /// Sets a feature to a value (`dwords` 11 to 15 of the command), and data if the feature has
@@ -95,8 +95,8 @@ impl<P: Provider> Controller<P> {
         let sqe = SetFeatures::any(feature, save, namespace, dwords);
         check_length(sqe.opcode(), data.len() as u64)?;
         let transfer = if data.is_empty() { Transfer::None } else { Transfer::ToController(data) };
-        let answer = self.admin().execute("Set Features", sqe, transfer).await;
-        answer.map(|(response, _)| response.result_dword())
+        let outcome = self.admin().execute("Set Features", sqe, transfer).await;
+        outcome.map(|(response, _)| response.result_dword())
     }
 
     /// Reads a log page, or a part of it, by as many commands as it needs. Only the last of them

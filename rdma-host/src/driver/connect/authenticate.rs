@@ -46,7 +46,7 @@ pub(crate) trait CommandChannel {
 /// Executes commands on whichever connection is live.
 impl<P: Provider> CommandChannel for &AdminClient<P> {
     async fn execute(&mut self, execute: Execute) -> Result<(Cqe, Vec<u8>), Error> {
-        self.answer(execute).await
+        self.response_to(execute).await
     }
 }
 

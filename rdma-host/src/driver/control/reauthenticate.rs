@@ -115,7 +115,7 @@ struct AdminQueue<'a, P: Provider> {
 
 impl<P: Provider> CommandChannel for AdminQueue<'_, P> {
     async fn execute(&mut self, execute: Execute) -> Result<(Cqe, Vec<u8>), Error> {
-        self.client.answer_on(self.generation, execute).await
+        self.client.response_on_connection(self.generation, execute).await
     }
 }
 

@@ -111,7 +111,7 @@ pub(crate) struct TimedOutCommand {
 pub(crate) struct InternalCommand {
     pub(crate) queue: QueueId,
     pub(crate) command: Command,
-    /// Dropped without an answer if the connection is lost first.
+    /// Dropped without a completion if the connection is lost first.
     pub(crate) reply: oneshot::Sender<CommandCompletion>,
 }
 

@@ -92,7 +92,7 @@ async fn read_log<P: Provider>(
             match read.action()? {
                 DiscoveryAction::Done(log) => return Ok(log),
                 DiscoveryAction::Execute(command) => {
-                    let (response, data) = controller.admin().answer(command).await?;
+                    let (response, data) = controller.admin().response_to(command).await?;
                     read.handle(response, &data)?;
                 }
             }

@@ -49,7 +49,7 @@ impl<P: Provider> AdminClient<P> {
         transfer: Transfer,
     ) -> Result<(Cqe, Vec<u8>), Error> {
         let execute = Execute { queue: QueueId::ADMIN, sqe, transfer, name };
-        let (response, data) = self.answer(execute).await?;
+        let (response, data) = self.response_to(execute).await?;
         match response.status() {
             status if status.is_success() => Ok((response, data)),
             status => Err(Rejected::Command { command: name, status }.into()),
@@ -57,7 +57,7 @@ impl<P: Provider> AdminClient<P> {
     }
 
     /// Executes a command as [`execute`](Self::execute); returns a response of any status.
-    pub(crate) async fn answer(&self, execute: Execute) -> Result<(Cqe, Vec<u8>), Error> {
+    pub(crate) async fn response_to(&self, execute: Execute) -> Result<(Cqe, Vec<u8>), Error> {
         loop {
             if !matches!(self.watch.until_live_or_failing().await, ConnectionState::Live(_)) {
                 return Err(self.unavailable_error());
@@ -72,7 +72,7 @@ impl<P: Provider> AdminClient<P> {
 
     /// Executes a command on the connection of this generation only; returns a response of any
     /// status.
-    pub(crate) async fn answer_on(
+    pub(crate) async fn response_on_connection(
         &self,
         generation: u64,
         execute: Execute,
@@ -87,13 +87,13 @@ impl<P: Provider> AdminClient<P> {
         execute: Execute,
         generation: Option<u64>,
     ) -> Option<Result<(Cqe, Vec<u8>), Error>> {
-        let (reply, answer) = oneshot::channel();
+        let (reply, outcome) = oneshot::channel();
         if self.requests.send(AdminRequest { execute, generation, reply }).await.is_err() {
             return Some(Err(self.watch.until_ended().await));
         }
         // The queue has its own deadline; past this one, it waits for another connection.
-        let answered = runtime::timeout(2 * ADMIN_TIMEOUT, answer).await;
-        answered.unwrap_or_else(|_| Ok(Err(self.unavailable_error()))).ok()
+        let outcome = runtime::timeout(2 * ADMIN_TIMEOUT, outcome).await;
+        outcome.unwrap_or_else(|_| Ok(Err(self.unavailable_error()))).ok()
     }
 
     /// Error of a command that cannot be executed now.

@@ -170,10 +170,10 @@ impl<P: Provider> AdminQueue<P> {
     /// responded.
     fn take_response(&mut self) -> Option<CommandCompletion> {
         let completions = std::iter::from_fn(|| self.poller.take());
-        let answered = |completion: &CommandCompletion| {
+        let has_response = |completion: &CommandCompletion| {
             completion.user == EXECUTE && completion.execution == ExecutionStatus::Answered
         };
-        completions.filter(answered).last()
+        completions.filter(has_response).last()
     }
 
     /// Sends a Keep Alive if it is due; returns the time until the next check.
@@ -286,9 +286,9 @@ impl<P: Provider> AdminQueue<P> {
             }
             REQUEST => {
                 let request = self.current.take().expect("the request is in flight");
-                let answer = self.buffer.response(completion, &request.execute);
+                let outcome = self.buffer.response(completion, &request.execute);
                 // A client that no longer waits has dropped the receiver.
-                let _ = request.reply.send(answer);
+                let _ = request.reply.send(outcome);
             }
             tag => unreachable!("no command has the tag {tag} while clients are served"),
         }
