@@ -1,8 +1,15 @@
 //! Documents name what there is: files by their paths, items by `Type` or `Type::name`.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
 
-use super::{source_text::blank, sources, top};
+use super::{
+    source_text::{blank, words},
+    sources, top,
+};
 
 /// Endings of the paths that are looked for; others are names of packages, devices, or examples.
 const FILES: [&str; 8] = [".rs", ".md", ".txt", ".toml", ".h", ".sh", ".json", ".py"];
@@ -40,6 +47,39 @@ fn documents_name_files_and_items_that_exist() {
     }
     assert!(missing.is_empty(), "{missing:#?}");
     assert!(found > 50, "only {found} files and items are named");
+}
+
+/// Each function of the walk is in the file that is named before it.
+#[test]
+fn the_walk_names_functions_of_its_files() {
+    const FOLDERS: [&str; 4] =
+        ["rdma-host/src/driver/data_path", "rdma-host/src/driver", "rdma-host/src", "verbs/src"];
+    let sources: BTreeMap<_, _> = sources().into_iter().collect();
+    let text = module_documentation(&fs::read_to_string(top().join(WALK)).expect("the walk"));
+    let (mut missing, mut found) = (Vec::new(), 0);
+    // A paragraph is one text; so is a row of a table.
+    for part in text.replace("\n |", "\n\n |").split("\n\n").filter(|part| part.contains(".rs`")) {
+        let mut file = None;
+        for (_, span) in code_spans(part) {
+            if span.ends_with(".rs") {
+                let paths = FOLDERS.map(|folder| format!("{folder}/{span}"));
+                file = paths.iter().find_map(|path| sources.get(path));
+                if file.is_none() {
+                    missing.push(format!("no file {span}"));
+                }
+            } else if let Some(text) = file {
+                found += 1;
+                let (owner, function) = span.rsplit_once("::").unwrap_or((span, span));
+                let is_there = text.contains(&format!("fn {function}("))
+                    && (owner == function || words(text).any(|(word, _)| word == owner));
+                if !is_there {
+                    missing.push(format!("no {span} in its file: {part}"));
+                }
+            }
+        }
+    }
+    assert!(missing.is_empty(), "{missing:#?}");
+    assert!(found > 20, "only {found} functions are named");
 }
 
 /// Tables of faults name tests by file and function.

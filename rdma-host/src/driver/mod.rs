@@ -17,27 +17,27 @@
 //!
 //! | it is | in |
 //! | --- | --- |
-//! | sent on one of several paths | `api/subsystem`, `SubsystemPoller::send`; `proto/paths.rs` |
+//! | sent on one of several paths | `api/subsystem/subsystem_poller.rs`, `send`; `proto/paths.rs` |
 //! | submitted by a future | `api/namespace/transfer.rs`, `poll`; `api/request_channel.rs` |
 //! | taken by the task of a poller | `api/io_task.rs`, `take_requests` |
 //! | submitted | `poller.rs`, `Poller::submit` |
 //! | built | `wire/command.rs`, `Sqe::read`; `queue.rs`, `Queue::submit_fast` |
-//! | queued as a work request | in `verbs`, `queue_pair/engine.rs`, `engine/message_slots.rs` |
+//! | queued as a work request | in verbs, `queue_pair/engine/message_slots.rs`, `send_message` |
 //! | handed to the device | `poller.rs`, `ring_doorbells`; `queue.rs`, `ring_doorbell` |
 //! | completed | `poller.rs`, `Poller::handle_batch`; `queue.rs`, `Queue::complete` |
-//! | held, if its status allows a retry | `proto/command_retry.rs`; `poller/retry.rs` |
+//! | held, if its status allows a retry | `proto/command_retry.rs`, `decide`; `poller/retry.rs` |
 //! | timed out | `poller/tick.rs`, `check_timeouts`; `admin_queue/queue.rs`, `AdminQueue::abort` |
 //! | pending after a loss | `poller/connection_loss.rs`, `lose`, `close` and `requeue_cancelled` |
 //! | not sent again | `proto/command_class.rs`, `CommandClass::of` |
 //! | fenced, if it overlaps an old write | `proto/fence.rs`; `poller/fence.rs` |
-//! | sent again | `poller/connection_loss.rs`, `adopt`; `submit_later.rs`, `submit_pending` |
+//! | resent | `poller/connection_loss.rs`, `adopt`; `poller/submit_later.rs`, `submit_pending` |
 //!
 //! A loss is noticed by `poller/tick.rs`, `check_connections` (events of the connection manager,
-//! work requests that failed, missing responses), by the admin queue (`AdminQueue::serve`,
-//! keep-alive) and by `device_events.rs`. It is reported to `connection_state.rs`,
-//! `ConnectionWatch::lost`; the first report counts. `proto/reconnect.rs`,
+//! work requests that failed, missing responses), by the admin queue (`admin_queue/queue.rs`,
+//! `AdminQueue::serve`, keep-alive) and by `device_events.rs`. It is reported to
+//! `connection_state.rs`, `ConnectionWatch::lost`; the first report counts. `proto/reconnect.rs`,
 //! `ReconnectOptions::decide`, decides between another attempt and giving up, for
-//! `Lifecycle::fail` in `proto/lifecycle.rs`; `control/supervisor.rs`, `Supervisor::run`, performs
+//! `proto/lifecycle.rs`, `Lifecycle::fail`; `control/supervisor.rs`, `Supervisor::run`, performs
 //! it.
 //!
 //! Cost of a 4 KiB read on the wire and in the device, in memory mode `pool`:
