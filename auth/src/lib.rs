@@ -31,6 +31,8 @@
 //!
 //! # Quick start
 //!
+//! The package `nvme-auth` has the library `auth`; it needs nothing of the system.
+//!
 //! Authenticates a queue when the controller requires it. Each `send` is an Authentication Send,
 //! each `receive` an Authentication Receive of [`RECEIVE_LENGTH`](message::RECEIVE_LENGTH) bytes
 //! into a zeroed buffer.

@@ -3,6 +3,10 @@
 //! `include/nvmf-rdma.h` declares it, `nvmf-rdma.3` is its manual page. The functions are in `ffi`,
 //! which has all unsafe code, and do nothing but pass their arguments on.
 //!
+//! `rdma-host/capi/install --prefix DIR` builds and installs it, with a file for pkg-config; the
+//! package is `nvmf-rdma`. `examples/` has a first program in C and one in C++. A queue has one
+//! path to its namespaces, and the interface may change until version 1.
+//!
 //! ```text
 //!   ffi          pointers of C: texts, structures, arrays
 //!   handle       tables of all objects; a handle is a number, so that a wrong one is an error

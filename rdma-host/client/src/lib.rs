@@ -4,6 +4,9 @@
 //! It is a layer above `rdma_host`, whose namespaces transfer whole blocks of registered memory
 //! without a copy; here data is copied once, through registered buffers.
 //!
+//! The package `nvmf-client` has the library `nvmf_client`. It needs the development files of
+//! libibverbs and librdmacm (Debian: `libibverbs-dev`, `librdmacm-dev`).
+//!
 //! ```no_run
 //! use nvmf_client::Client;
 //! use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};

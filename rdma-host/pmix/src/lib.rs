@@ -5,6 +5,8 @@
 //! without a launcher. Each call of it is made by a thread of its own, so that the wait for it has
 //! a deadline, whatever the library and the launcher do.
 //!
+//! The package `nvmf-pmix` has the library `pmix`; it needs nothing of the system to be built.
+//!
 //! ```no_run
 //! use std::time::Duration;
 //!
@@ -21,6 +23,11 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! # Limits
+//!
+//! Texts that ranks publish for one another, and fences: no groups, events or spawning. A library
+//! that cannot be opened is [`Error::Library`].
 #![deny(unsafe_code)]
 
 mod call;

@@ -9,6 +9,37 @@
 //! A device whose daemon ends keeps its requests until another process takes it over
 //! ([`Control::start_recovery`]); with [`Recovery::Reissue`] those that were in flight are given to
 //! that process again.
+//!
+//! The package `nvmf-ublk` has the library `ublk`. Its loop, on the thread of a queue:
+//!
+//! ```no_run
+//! use std::{sync::Arc, time::Duration};
+//!
+//! use ublk::{Device, Error, Operation, Queue};
+//!
+//! # fn serve(device: &Arc<Device>, memory: verbs::SharedMemory) -> Result<(), Error> {
+//! let mut queue = Queue::new(device, 0, memory)?;
+//! while !queue.is_ended() {
+//!     while let Some(request) = queue.next_request() {
+//!         // Blocks that are zeros; a read's would be written to the memory from `offset` on.
+//!         let result = match request.operation {
+//!             Operation::Read => i32::try_from(request.bytes()).expect("a request is small"),
+//!             _ => -5,
+//!         };
+//!         queue.complete(request.tag, result);
+//!     }
+//!     if !queue.submit()? {
+//!         queue.sleep(None, Duration::from_secs(1))?;
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Limits
+//!
+//! Linux 6.4 or later with `CONFIG_BLK_DEV_UBLK`, and io_uring, which a system may forbid. No zoned
+//! devices. Requests are taken and completed by the thread that made the queue alone.
 #![deny(unsafe_code)]
 
 mod control;

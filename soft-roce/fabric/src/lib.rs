@@ -23,6 +23,9 @@
 //!
 //! # Quick start
 //!
+//! The package `rdma-fabric` is a development dependency beside `rdma-verbs`, which links
+//! libibverbs and librdmacm (Debian: `libibverbs-dev`, `librdmacm-dev`); no device is needed.
+//!
 //! ```
 //! use std::time::Duration;
 //!

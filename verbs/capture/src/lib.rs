@@ -6,6 +6,8 @@
 //! manager's messages with their private data, and the sends of both sides, as RoCE v2. Wireshark's
 //! dissectors for InfiniBand and NVMe over RDMA read them.
 //!
+//! The package `rdma-capture` has the library `rdma_capture`; it needs what `rdma-verbs` needs.
+//!
 //! ```no_run
 //! # fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! use std::{fs::File, sync::Arc};

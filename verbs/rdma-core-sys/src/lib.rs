@@ -10,6 +10,9 @@
 //!
 //! # Linking
 //!
+//! The package `rdma-verbs-sys` has the library `rdma_core_sys`. It needs the development files of
+//! both libraries (Debian: `libibverbs-dev`, `librdmacm-dev`).
+//!
 //! Both libraries are linked dynamically, from the system. librdmacm calls libibverbs itself, so
 //! a static libibverbs would be a second copy in the process: the provider plug-in registers
 //! with one, we would ask the other, and find no device.
