@@ -237,3 +237,49 @@ fn a_forwarded_request_ends_with_the_other_receiver() {
         }
     }
 }
+
+/// Requests of several threads that wait for room, some of them without a future: each is executed
+/// once, and no thread sleeps for good.
+#[test]
+fn requests_of_several_threads_end() {
+    const SENDERS: usize = 4;
+    const REQUESTS: usize = 5_000;
+    let (sender, mut receiver) = channel(3);
+    let sender = Arc::new(sender);
+    let threads: Vec<_> = (0..SENDERS)
+        .map(|_| {
+            let sender = sender.clone();
+            std::thread::spawn(move || {
+                block_on(async move {
+                    for number in 0..REQUESTS {
+                        let completion = sender.send(flush()).await;
+                        if number % 7 != 0 {
+                            assert_eq!(completion.await.execution, ExecutionStatus::Answered);
+                        }
+                    }
+                });
+            })
+        })
+        .collect();
+    drop(sender);
+    let executed = block_on(async move {
+        let mut executed = 0;
+        while !receiver.is_closed() {
+            while receiver.first().is_some() {
+                let completion = execute(&mut receiver);
+                receiver.complete([completion].into_iter());
+                executed += 1;
+            }
+            if !receiver.is_closed() {
+                receiver.ready().await;
+            }
+        }
+        executed
+    });
+    assert_eq!(executed, SENDERS * REQUESTS);
+    threads.into_iter().for_each(|thread| thread.join().expect("each request was answered"));
+}
+
+fn block_on<F: Future>(future: F) -> F::Output {
+    tokio::runtime::Builder::new_current_thread().build().expect("a runtime").block_on(future)
+}
