@@ -188,3 +188,13 @@ fn the_examples_run() {
         assert!(printed.contains(expected), "{arguments:?}: {printed}");
     }
 }
+
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn the_examples_of_verbs_run() {
+    let printed = tests::run_example_with("devices", &[]);
+    assert!(printed.contains("port 1: active"), "{printed}");
+    let address = format!("{}:4791", tests::address());
+    let printed = tests::run_example_with("loopback", &[&address]);
+    assert!(printed.contains(" messages went and came back"), "{printed}");
+}
