@@ -18,7 +18,7 @@ struct Limits {
 
 const PACKAGES: [Limits; 12] = [
     Limits { root: "auth/src/lib.rs", lines: 1_700 },
-    Limits { root: "rdma-host/src/lib.rs", lines: 20_477 },
+    Limits { root: "rdma-host/src/lib.rs", lines: 20_483 },
     Limits { root: "rdma-host/cli/src/lib.rs", lines: 18_135 },
     Limits { root: "rdma-host/options/src/lib.rs", lines: 2_960 },
     Limits { root: "rdma-host/capi/src/lib.rs", lines: 1_800 },
