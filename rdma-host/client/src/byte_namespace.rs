@@ -1,5 +1,7 @@
 //! Namespace whose bytes are read and written at any offset.
 
+mod cursor;
+
 use std::{
     io,
     sync::{
@@ -13,8 +15,8 @@ use futures_util::future::try_join_all;
 use rdma_host::{Error, Subsystem, SubsystemNamespace, error::Misuse};
 use verbs::Provider;
 
+pub use self::cursor::NamespaceCursor;
 use crate::{
-    NamespaceCursor,
     block_locks::{BlockLock, BlockLocks},
     bounce_buffers::{BounceBuffer, BounceBuffers},
     error::{closed, command_error},

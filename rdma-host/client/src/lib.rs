@@ -65,10 +65,8 @@ pub mod blocking;
 mod bounce_buffers;
 mod byte_namespace;
 mod client;
-mod cursor;
 mod error;
 
-pub use byte_namespace::{ByteCounters, ByteNamespace, ByteOptions};
+pub use byte_namespace::{ByteCounters, ByteNamespace, ByteOptions, NamespaceCursor};
 pub use client::Client;
-pub use cursor::NamespaceCursor;
 pub use error::{ByteTransferError, OpenError};

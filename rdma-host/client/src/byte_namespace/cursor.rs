@@ -9,7 +9,7 @@ use std::{
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncSeek, AsyncWrite, ReadBuf};
 
-use crate::ByteNamespace;
+use super::ByteNamespace;
 
 /// Maximum of bytes that are transferred at once.
 const TRANSFER_BYTES_MAX: usize = 1 << 20;
