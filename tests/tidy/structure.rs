@@ -16,10 +16,12 @@ struct Limits {
     lines: usize,
 }
 
-const PACKAGES: [Limits; 12] = [
+const PACKAGES: [Limits; 14] = [
     Limits { root: "auth/src/lib.rs", lines: 1_700 },
-    Limits { root: "rdma-host/src/lib.rs", lines: 20_483 },
+    Limits { root: "rdma-host/src/lib.rs", lines: 20_484 },
     Limits { root: "rdma-host/cli/src/lib.rs", lines: 18_135 },
+    Limits { root: "rdma-host/cli/manual/src/lib.rs", lines: 200 },
+    Limits { root: "rdma-host/client/src/lib.rs", lines: 700 },
     Limits { root: "rdma-host/options/src/lib.rs", lines: 2_960 },
     Limits { root: "rdma-host/capi/src/lib.rs", lines: 1_800 },
     Limits { root: "rdma-host/pmix/src/lib.rs", lines: 376 },

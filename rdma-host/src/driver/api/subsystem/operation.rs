@@ -17,7 +17,7 @@ pub(super) struct Operation {
 }
 
 /// Command that no poller has.
-pub(super) struct Held {
+pub(super) struct HeldOperation {
     pub(super) operation: Operation,
     pub(super) data: Data,
     pub(super) until: HeldUntil,

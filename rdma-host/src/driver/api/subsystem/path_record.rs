@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Connection and counters of a path.
-pub(super) struct Record {
+pub(super) struct PathRecord {
     pub(super) state: PathState,
     /// Generation of the connection that commands are sent on.
     pub(super) generation: u64,
@@ -22,8 +22,8 @@ pub(super) struct Record {
     pub(super) switched_at: Option<std::time::SystemTime>,
 }
 
-/// Namespace of the subsystem.
-pub(super) struct Head {
+/// Namespace of the subsystem, on all its paths.
+pub(super) struct NamespaceHead {
     pub(super) info: NamespaceInfo,
     /// Number of the namespace: another one of the same id has another.
     pub(super) instance: u64,
@@ -43,8 +43,8 @@ pub(super) enum Presence {
     Absent,
 }
 
-impl Head {
-    pub(super) fn has(&self, paths: &[Record], path: PathId) -> bool {
+impl NamespaceHead {
+    pub(super) fn has(&self, paths: &[PathRecord], path: PathId) -> bool {
         match self.on[path.0] {
             Presence::There(_) => true,
             Presence::Absent => false,

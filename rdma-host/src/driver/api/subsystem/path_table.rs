@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use super::{
-    path_record::{Head, Presence, Record},
+    path_record::{NamespaceHead, PathRecord, Presence},
     path_snapshot::{ActivePaths, PathCounters, PathSnapshot},
     path_status::{NamespacePath, PathStatus, SubsystemStatus, mean, numbers},
 };
@@ -51,8 +51,8 @@ pub(super) struct PathTable {
 
 struct State {
     paths: Paths,
-    records: Vec<Record>,
-    heads: BTreeMap<NamespaceId, Head>,
+    records: Vec<PathRecord>,
+    heads: BTreeMap<NamespaceId, NamespaceHead>,
     /// Number of namespaces that were added.
     added: u64,
     /// Counters of the threads that poll the queues of paths themselves.
@@ -137,7 +137,7 @@ impl PathTable {
     ) -> Self {
         let count = addresses.len();
         let clock = runtime::clock();
-        let record = || Record {
+        let record = || PathRecord {
             state: PathState::Reconnecting,
             generation: 0,
             retry: CommandRetry::default(),
@@ -233,8 +233,9 @@ impl PathTable {
     pub(super) fn snapshot(&self) -> PathSnapshot {
         let state = self.state.lock();
         let (count, policy) = (state.records.len(), self.policy);
-        let active =
-            |id: NamespaceId, head: &Head| ActivePaths::new(id, &head.active, count, policy);
+        let active = |id: NamespaceId, head: &NamespaceHead| {
+            ActivePaths::new(id, &head.active, count, policy)
+        };
         let heads = state.heads.iter().filter(|_| !state.is_closed);
         PathSnapshot {
             version: self.latest.load(Ordering::Acquire),
@@ -457,10 +458,10 @@ impl PathTable {
         let same = state.heads.get(&info.id).filter(|head| head.info.is_same_as(&info));
         let instance = same.map_or(state.added, |head| head.instance);
         state.added += 1;
-        let head = Head { info, instance, on, active: Vec::new() };
+        let head = NamespaceHead { info, instance, on, active: Vec::new() };
         let has = |path| head.has(&state.records, path);
         let active = state.paths.active(info.ana_group, has);
-        state.heads.insert(info.id, Head { active, ..head });
+        state.heads.insert(info.id, NamespaceHead { active, ..head });
         for path in (0..self.addresses.len()).map(PathId) {
             if state.paths.lacks_group(path, info.ana_group) {
                 self.rereads[path.0].notify_one();
@@ -489,7 +490,7 @@ impl PathTable {
     pub(super) fn status(&self) -> SubsystemStatus {
         let state = self.state.lock();
         let (shared, counters) = (state.paths.selector(), || state.counters.iter());
-        let path = |(index, record): (usize, &Record)| {
+        let path = |(index, record): (usize, &PathRecord)| {
             let id = PathId(index);
             let namespaces = state.heads.values().map(|head| NamespacePath {
                 namespace: head.info.id,

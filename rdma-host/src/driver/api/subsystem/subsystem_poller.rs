@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use verbs::{Buffer, Provider, RdmaCore};
 
 use super::{
-    operation::{Held, HeldUntil, Operation},
+    operation::{HeldOperation, HeldUntil, Operation},
     path_snapshot::{PathCounters, PathSnapshot},
     path_table::{Begun, PathTable},
     progress::{FailedAttempt, Progress},
@@ -67,7 +67,7 @@ pub struct SubsystemPoller<P: Provider = RdmaCore> {
     next_tag: u64,
     /// Commands that failed on a path, or were sent again, about which is decided at the next poll.
     returned: Vec<(PathId, ReturnedCommand)>,
-    held: Vec<Held>,
+    held: Vec<HeldOperation>,
     done: VecDeque<CommandCompletion>,
     statistics: Statistics,
     clock: Clock,
@@ -298,7 +298,7 @@ impl<P: Provider> SubsystemPoller<P> {
         }
         let (now, is_latest) = (runtime::now(), |version| self.table.is_latest(version));
         let mut room: usize = self.pollers.iter().flatten().map(Poller::room).sum();
-        let mut is_due = |held: &mut Held| match held.until {
+        let mut is_due = |held: &mut HeldOperation| match held.until {
             HeldUntil::Room if room > 0 => {
                 room -= 1;
                 true
@@ -353,7 +353,7 @@ impl<P: Provider> SubsystemPoller<P> {
                     self.send(operation, data);
                 } else {
                     let until = HeldUntil::At(runtime::now() + delay);
-                    self.held.push(Held { operation, data, until });
+                    self.held.push(HeldOperation { operation, data, until });
                 }
             }
             None => self.complete(operation, result, data, execution),
@@ -369,7 +369,7 @@ impl<P: Provider> SubsystemPoller<P> {
             Begun::Send(path) => self.submit_to(path, operation, data),
             Begun::Same => {
                 let until = HeldUntil::At(runtime::now() + PATH_RETRY_INTERVAL);
-                self.held.push(Held { operation, data, until });
+                self.held.push(HeldOperation { operation, data, until });
             }
             Begun::Hold(version) => self.hold(operation, data, version),
             Begun::Fail => {
@@ -387,7 +387,7 @@ impl<P: Provider> SubsystemPoller<P> {
     fn submit_to(&mut self, path: PathId, operation: Operation, data: Data) {
         let with_room = self.pollers[path.0].iter_mut().find(|poller| poller.room() > 0);
         let Some(poller) = with_room else {
-            return self.held.push(Held { operation, data, until: HeldUntil::Room });
+            return self.held.push(HeldOperation { operation, data, until: HeldUntil::Room });
         };
         let (tag, submission) = (self.next_tag, Submission::Repeat);
         self.next_tag += 1;
@@ -407,7 +407,7 @@ impl<P: Provider> SubsystemPoller<P> {
             let (error, data) = (self.table.no_path(operation.sqe.namespace()), data.into_buffer());
             return self.complete(operation, Err(error), data, ExecutionStatus::NotSent);
         }
-        self.held.push(Held { operation, data, until: HeldUntil::Changed(version, due) });
+        self.held.push(HeldOperation { operation, data, until: HeldUntil::Changed(version, due) });
     }
 
     /// Chooses a path, another one than `except` if possible.
