@@ -79,9 +79,6 @@ const CONTROLLER: &[Place] = &[
     number("crdt1", 128, 2),
     number("crdt2", 130, 2),
     number("crdt3", 132, 2),
-    number("crcap", 134, 1),
-    number("ciu", 135, 1),
-    number("cirn", 136, 8),
     number("nvmsr", 253, 1),
     number("vwci", 254, 1),
     number("mec", 255, 1),
@@ -121,7 +118,6 @@ const CONTROLLER: &[Place] = &[
     number("pels", 352, 4),
     number("domainid", 356, 2),
     number("megcap", 368, 16),
-    number("cqt", 386, 2),
     number("sqes", 512, 1),
     number("cqes", 513, 1),
     number("maxcmd", 514, 2),
@@ -147,8 +143,6 @@ const CONTROLLER: &[Place] = &[
     number("fcatt", 1802, 1),
     number("msdbd", 1803, 1),
     number("ofcs", 1804, 2),
-    number("dctype", 1806, 1),
-    number("ccrl", 1807, 1),
 ];
 
 /// Power state descriptor (Base figure 313), without the fields that are parts of a byte.
@@ -435,21 +429,6 @@ mod tests {
         data[263] = 255;
         assert_eq!(power_state_fields(&data).unwrap().len(), 32, "no more are there");
         assert_eq!(controller_fields(&data[1..]), Err(IdentifyError::Length(4095)));
-    }
-
-    #[test]
-    fn fields_of_cross_controller_reset_by_offset() {
-        let mut data = [0; 4096];
-        data[134..144].copy_from_slice(&[2, 7, 1, 2, 3, 4, 5, 6, 7, 8]);
-        data[386..388].copy_from_slice(&[0xb8, 0x0b]);
-        data[1804..1808].copy_from_slice(&[1, 0, 3, 4]);
-        let all = controller_fields(&data).unwrap();
-        let cirn = 0x0807_0605_0403_0201;
-        let expected =
-            [("crcap", 2), ("ciu", 7), ("cirn", cirn), ("cqt", 3000), ("dctype", 3), ("ccrl", 4)];
-        for (name, expected) in expected {
-            assert_eq!(value(&all, name), IdentifyValue::Number(expected), "{name}");
-        }
     }
 
     #[test]
