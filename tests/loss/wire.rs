@@ -83,12 +83,13 @@ struct Verified {
     runs: u64,
 }
 
-/// Writes and reads back again and again until the time is over.
+/// Writes and reads back again and again until the time is over, and a connection was lost: on a
+/// busy machine, a partition may meet one that is being made.
 fn verify(time: Duration) -> Verified {
     let began = Instant::now();
     let uri = format!("nvmf-rdma://{TARGET_ADDRESS}/{SUBSYSTEM}");
     let mut sum = Verified::default();
-    while sum.runs == 0 || began.elapsed() < time {
+    while sum.runs == 0 || sum.reconnects == 0 || began.elapsed() < time {
         let mut verify = nvmf();
         verify.args(["write-verify", &uri, "--overwrite", "--ns", "1", "-o", "json"]);
         verify.args(["--iodepth", "16", "--queues", "2", "--bs", "4K", "--size", "2M"]);
@@ -146,7 +147,6 @@ fn data_survives_ten_partitions_a_minute_at_5_percent_loss() {
         return other_machine::run_test(TEST);
     }
     let time = super::seconds_wanted().unwrap_or(BETWEEN_PARTITIONS * 3);
-    let end = Instant::now() + time;
     let verified = std::thread::scope(|scope| {
         let load = scope.spawn(|| verify(time));
         // Time to connect, so that a partition meets a connection.
@@ -154,7 +154,7 @@ fn data_survives_ten_partitions_a_minute_at_5_percent_loss() {
         Cut::Both.set(LOSS);
         for (cut, length) in PARTITIONS.into_iter().cycle() {
             std::thread::sleep(BETWEEN_PARTITIONS - length);
-            if load.is_finished() || Instant::now() > end {
+            if load.is_finished() {
                 break;
             }
             cut.set("loss 100%");
@@ -166,5 +166,4 @@ fn data_survives_ten_partitions_a_minute_at_5_percent_loss() {
     });
     let (seconds, Verified { bytes, reconnects, runs }) = (time.as_secs(), &verified);
     println!("{seconds} s, {} MiB read back in {runs} runs, {reconnects} reconnects", bytes >> 20);
-    assert!(verified.reconnects > 0, "no partition ended a connection: {verified:?}");
 }
