@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-/// CheckVerdict of a check.
+/// Verdict of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CheckVerdict {
@@ -19,7 +19,7 @@ pub enum CheckVerdict {
 pub struct Check {
     /// The thing.
     pub subject: String,
-    /// CheckVerdict of the check.
+    /// Verdict of the check.
     pub verdict: CheckVerdict,
     /// Finding and remedy.
     pub text: String,
