@@ -79,10 +79,12 @@ pub(crate) struct RequestCompletion<'sender> {
     slot: Option<usize>,
 }
 
-/// Slot of a request in the channel of the task that forwarded it.
+/// Slot of a request in the channel of the task that forwarded it. The request is lost if this is
+/// dropped before it has completed.
 struct Origin {
     shared: Arc<Shared>,
     slot: usize,
+    is_completed: bool,
 }
 
 struct Shared {
@@ -197,7 +199,9 @@ impl RequestSender {
             let room = self.shared.room.notified();
             {
                 let mut state = self.shared.state.lock();
-                if let (Some(error), Owner::Task(origin)) = (&state.error, &owner) {
+                if let Some(error) = &state.error
+                    && let Owner::Task(origin) = owner
+                {
                     let completion = Request { command, sends }.refuse(error.clone());
                     drop(state);
                     origin.complete(completion);
@@ -289,7 +293,7 @@ impl RequestReceiver {
     fn forwarding(&self, command: &Command) -> Origin {
         let slot = slot_of(command.user);
         self.shared.state.lock().slots[slot].progress = Progress::Forwarded;
-        Origin { shared: self.shared.clone(), slot }
+        Origin { shared: self.shared.clone(), slot, is_completed: false }
     }
 }
 
@@ -374,7 +378,12 @@ impl Drop for RequestCompletion<'_> {
 
 impl Origin {
     /// Passes a completion on to the owner of the request.
-    fn complete(&self, completion: CommandCompletion) {
+    fn complete(mut self, completion: CommandCompletion) {
+        self.is_completed = true;
+        self.pass(completion);
+    }
+
+    fn pass(&self, completion: CommandCompletion) {
         let completion = CommandCompletion { user: self.slot as u64, ..completion };
         let (mut wakers, mut unclaimed) = (Vec::new(), Vec::new());
         let mut state = self.shared.state.lock();
@@ -382,6 +391,14 @@ impl Origin {
         notify_room(&self.shared.room, state, true);
         wakers.into_iter().for_each(Waker::wake);
         unclaimed.into_iter().for_each(Unclaimed::forward);
+    }
+}
+
+impl Drop for Origin {
+    fn drop(&mut self) {
+        if !self.is_completed {
+            self.pass(lost(self.slot));
+        }
     }
 }
 

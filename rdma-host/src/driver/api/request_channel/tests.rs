@@ -238,6 +238,22 @@ fn a_forwarded_request_ends_with_the_other_receiver() {
     }
 }
 
+#[test]
+fn a_request_that_was_to_be_forwarded_ends_with_its_task() {
+    let (sender, mut receiver) = channel(1);
+    let (peer, _peer_receiver) = channel(1);
+    let _in_flight = send(&peer);
+    let completion = pin!(send(&sender));
+    receiver.first().expect("a request");
+    let request = receiver.pop().expect("the first one");
+    let mut forwarding = Box::pin(peer.forward(request, &receiver));
+    assert!(poll(forwarding.as_mut()).is_pending());
+    drop(forwarding);
+    drop(receiver);
+    let Poll::Ready(done) = poll(completion) else { panic!("it has no completion") };
+    assert_eq!(done.execution, ExecutionStatus::Unknown);
+}
+
 /// Requests of several threads that wait for room, some of them without a future: each is executed
 /// once, and no thread sleeps for good.
 #[test]
