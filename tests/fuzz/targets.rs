@@ -11,12 +11,12 @@ use nvmf_options::{configuration::Configuration, target_address};
 use rdma_host::{
     proto::ProtectedBlocks,
     wire::{
-        AnaLog, ChangedNamespaceList, CmAcceptData, CmReject, ControllerInfo, DiscoveryEntry,
-        DiscoveryHeader, EffectsLog, EnduranceGroupLog, ErrorLogEntry, FeatureEffectsLog,
-        FirmwareSlotLog, HealthLog, NamespaceId, NamespaceIdDescriptors, NamespaceInfo,
-        NamespaceList, NvmLimits, ProtectionTags, ReservationNotification, RotationalMediaLog,
-        SupportedLogPages, controller_fields, is_unprintable, lba_format_fields, namespace_fields,
-        power_state_fields,
+        AnaLog, ChangedNamespaceList, CmAcceptData, CmReject, ControllerInfo,
+        CrossControllerResetLog, DiscoveryEntry, DiscoveryHeader, EffectsLog, EnduranceGroupLog,
+        ErrorLogEntry, FeatureEffectsLog, FirmwareSlotLog, HealthLog, NamespaceId,
+        NamespaceIdDescriptors, NamespaceInfo, NamespaceList, NvmLimits, ProtectionTags,
+        ReservationNotification, RotationalMediaLog, SupportedLogPages, controller_fields,
+        is_unprintable, lba_format_fields, namespace_fields, power_state_fields,
     },
 };
 use simulation::Script;
@@ -106,6 +106,9 @@ pub(crate) fn health_log(data: &[u8]) {
 pub(crate) fn short_log_pages(data: &[u8]) {
     let _ = format!("{:?}", EnduranceGroupLog::parse(data));
     let _ = format!("{:?}", RotationalMediaLog::parse(data));
+    if let Ok(log) = CrossControllerResetLog::parse(data) {
+        assert!(8 + log.entries.len() * 8 <= data.len());
+    }
     if let Ok(log) = ReservationNotification::parse(data) {
         assert!(!log.kind.to_string().is_empty());
     }

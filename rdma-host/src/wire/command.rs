@@ -12,7 +12,7 @@ use zerocopy::{
     little_endian::{U16, U32},
 };
 
-use super::{CommandId, NamespaceId, QueueId, SglDescriptor};
+use super::{CommandId, ControllerId, ControllerInstance, NamespaceId, QueueId, SglDescriptor};
 
 pub use passthrough::DataDirection;
 
@@ -151,6 +151,17 @@ impl Sqe {
     #[must_use]
     pub fn keep_alive() -> Self {
         Self::new(Opcode::KEEP_ALIVE, NamespaceId(0))
+    }
+
+    /// Cross-Controller Reset of another controller of the subsystem (TP8028), the impacted one.
+    /// [`is_immediate_reset`](super::is_immediate_reset) tells of its result whether that is reset.
+    #[must_use]
+    pub fn cross_controller_reset(impacted: ControllerId, instance: ControllerInstance) -> Self {
+        let ControllerInstance { uniquifier, random } = instance;
+        let which = u32::from(uniquifier) << 16 | u32::from(impacted.0);
+        Self::new(Opcode::CROSS_CONTROLLER_RESET, NamespaceId(0))
+            .with_parameters(which, 0)
+            .with_log_offset(random, 0)
     }
 
     #[inline]
@@ -298,6 +309,8 @@ impl Opcode {
     pub const GET_FEATURES: Self = Self(0x0a);
     /// Keep Alive (admin).
     pub const KEEP_ALIVE: Self = Self(0x18);
+    /// Cross-Controller Reset (admin).
+    pub const CROSS_CONTROLLER_RESET: Self = Self(0x38);
     /// Fabrics command; byte 4 holds its type.
     pub const FABRICS: Self = Self(0x7f);
 
@@ -370,6 +383,17 @@ mod tests {
         assert_eq!(sqe.as_bytes()[..8], [0x00, 0x40, 0, 0, 3, 0, 0, 0]);
         assert_eq!(sqe.as_bytes()[39], 0x40);
         assert_eq!(Sqe::keep_alive().as_bytes()[0], 0x18);
+    }
+
+    #[test]
+    fn cross_controller_reset_in_literal_bytes() {
+        let instance = ControllerInstance { uniquifier: 0x56, random: 0x0807_0605_0403_0201 };
+        let sqe = Sqe::cross_controller_reset(ControllerId(0x1234), instance);
+        assert_eq!(sqe.as_bytes()[..8], [0x38, 0x40, 0, 0, 0, 0, 0, 0]);
+        let expected = [0x34, 0x12, 0x56, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
+        assert_eq!(sqe.as_bytes()[40..56], expected);
+        assert_eq!(sqe.as_bytes()[56..], [0; 8]);
+        assert!(!sqe.opcode().is_idempotent());
     }
 
     #[test]

@@ -13,6 +13,7 @@ proptest! {
         let _ = NamespaceList::parse(&bytes);
         let _ = NamespaceInfo::parse(NamespaceId(1), &bytes);
         let _ = ChangedNamespaceList::parse(&bytes);
+        let _ = CrossControllerResetLog::parse(&bytes);
         let _ = DiscoveryHeader::parse(&bytes);
         let _ = ErrorLogEntry::parse_all(&bytes);
         let _ = FirmwareSlotLog::parse(&bytes);

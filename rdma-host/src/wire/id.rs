@@ -37,6 +37,24 @@ id!(
     RemoteKey(u32)
 );
 
+/// Instance of a controller: with the CNTLID, it tells the controller from others that had or will
+/// have the same CNTLID (TP8028).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ControllerInstance {
+    /// Controller Instance Uniquifier (CIU).
+    pub uniquifier: u8,
+    /// Controller Instance Random Number (CIRN); never 0, which says that it is not reported.
+    pub random: u64,
+}
+
+impl ControllerInstance {
+    /// Instance that Identify Controller reports, by its CIU and CIRN.
+    pub(super) fn reported([uniquifier, random @ ..]: [u8; 9]) -> Option<Self> {
+        let random = u64::from_le_bytes(random);
+        (random != 0).then_some(Self { uniquifier, random })
+    }
+}
+
 impl QueueId {
     /// The admin queue.
     pub const ADMIN: Self = Self(0);

@@ -13,7 +13,10 @@ use zerocopy::{
     little_endian::{U16, U32, U64},
 };
 
-use super::{AsyncEventMask, ControllerId, MetadataFormat, NamespaceId, Opcode, Sqe, Version};
+use super::{
+    AsyncEventMask, ControllerId, ControllerInstance, MetadataFormat, NamespaceId, Opcode, Sqe,
+    Version,
+};
 
 pub use fields::{
     IdentifyField, IdentifyValue, controller_fields, lba_format_fields, namespace_fields,
@@ -193,7 +196,10 @@ pub struct ControllerData {
     controller_type: u8,
     gap_112: [u8; 16],
     retry_delays: [U16; 3],
-    gap_134: [u8; 128],
+    gap_134: u8,
+    /// CIU and CIRN.
+    instance: [u8; 9],
+    gap_144: [u8; 118],
     error_log_entries: u8,
     gap_263: [u8; 57],
     keep_alive_granularity: U16,
@@ -221,7 +227,9 @@ pub struct ControllerData {
     in_capsule_offset: U16,
     fabrics_attributes: u8,
     descriptors_max: u8,
-    gap_1804: [u8; 2292],
+    gap_1804: [u8; 3],
+    cross_controller_resets_max: u8,
+    gap_1808: [u8; 2288],
 }
 
 const _: () = assert!(size_of::<ControllerData>() == Identify::SIZE);
@@ -231,6 +239,7 @@ const _: () = assert!(offset_of!(ControllerData, controller_id) == 78);
 const _: () = assert!(offset_of!(ControllerData, attributes) == 96);
 const _: () = assert!(offset_of!(ControllerData, controller_type) == 111);
 const _: () = assert!(offset_of!(ControllerData, retry_delays) == 128);
+const _: () = assert!(offset_of!(ControllerData, instance) == 135);
 const _: () = assert!(offset_of!(ControllerData, error_log_entries) == 262);
 const _: () = assert!(offset_of!(ControllerData, keep_alive_granularity) == 320);
 const _: () = assert!(offset_of!(ControllerData, ana_transition_time) == 342);
@@ -246,6 +255,7 @@ const _: () = assert!(offset_of!(ControllerData, subsystem_nqn) == 768);
 const _: () = assert!(offset_of!(ControllerData, command_capsule) == 1792);
 const _: () = assert!(offset_of!(ControllerData, in_capsule_offset) == 1800);
 const _: () = assert!(offset_of!(ControllerData, descriptors_max) == 1803);
+const _: () = assert!(offset_of!(ControllerData, cross_controller_resets_max) == 1807);
 
 /// Decoded Identify Controller data.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -275,6 +285,10 @@ pub struct ControllerInfo {
     /// CQT: maximum time after the loss of the association in which the controller still executes
     /// commands; zero if not reported.
     pub quiesce_time: Duration,
+    /// CIU and CIRN; `None` if not reported, so that no other controller can reset this one.
+    pub instance: Option<ControllerInstance>,
+    /// CCRL: maximum number of Cross-Controller Resets in progress; 0 if not supported.
+    pub cross_controller_resets_max: u8,
     /// CRDT1 to CRDT3: delays before a failed command is sent again, zero for none.
     pub retry_delays: [Duration; 3],
     /// ELPE: error log entries kept, 1 to 256.
@@ -347,6 +361,8 @@ impl ControllerInfo {
             ana_transition_time: Duration::from_secs(data.ana_transition_time.into()),
             ana_groups: data.ana_groups.get(),
             quiesce_time: Duration::from_millis(data.quiesce_time.get().into()),
+            instance: ControllerInstance::reported(data.instance),
+            cross_controller_resets_max: data.cross_controller_resets_max,
             retry_delays: data
                 .retry_delays
                 .map(|delay| Duration::from_millis(100 * u64::from(delay.get()))),

@@ -36,7 +36,7 @@ pub use fabrics::{
     PropertySet, connect_invalid_parameter, is_invalid_controller_id, is_invalid_queue_size,
 };
 pub use feature::{FeatureSelect, GetFeatures, HostBehavior, QueueCount, SetFeatures};
-pub use id::{CommandId, ControllerId, NamespaceId, QueueId, RemoteKey};
+pub use id::{CommandId, ControllerId, ControllerInstance, NamespaceId, QueueId, RemoteKey};
 pub use identify::{
     ControllerData, ControllerInfo, ControllerType, Eui64, Identify, IdentifyError, IdentifyField,
     IdentifyValue, NamespaceData, NamespaceIdDescriptors, NamespaceInfo, NamespaceList,
@@ -45,12 +45,13 @@ pub use identify::{
 };
 pub use log::{
     AddressFamily, AnaGroup, AnaLog, AnaState, AsyncEvent, AsyncEventKind, AsyncEventMask,
-    AsyncEventType, ChangedNamespaceList, CommandEffects, DiscoveryEntry, DiscoveryEntryError,
+    AsyncEventType, ChangedNamespaceList, CommandEffects, CrossControllerResetEntry,
+    CrossControllerResetLog, CrossControllerResetStatus, DiscoveryEntry, DiscoveryEntryError,
     DiscoveryEntryFlags, DiscoveryHeader, EffectsLog, EnduranceGroupLog, ErrorLogEntry,
     FeatureEffectsLog, FirmwareSlotLog, GetLogPage, HealthLog, LogError, LogPage, RdmaProvider,
     RdmaService, ReservationNotification, ReservationNotificationKind, RotationalMediaLog,
     SecurityType, SubsystemType, SupportedLogPages, TransportRequirements, TransportSpecific,
-    TransportType,
+    TransportType, is_immediate_reset,
 };
 pub use nqn::{Nqn, NqnError};
 pub use nvm::{BlockRange, CopyLimits, NvmLimits};

@@ -33,6 +33,12 @@ impl Status {
     pub const DISCOVER_RESTART: Self = Self(0x190);
     /// Fabrics: the queue needs authentication before anything else.
     pub const AUTHENTICATION_REQUIRED: Self = Self(0x191);
+    /// Command specific: the controller is being reset already.
+    pub const CROSS_CONTROLLER_RESET_IN_PROGRESS: Self = Self(0x13f);
+    /// Command specific: the log page has no room for another Cross-Controller Reset.
+    pub const CROSS_CONTROLLER_RESET_LOG_FULL: Self = Self(0x140);
+    /// Command specific: as many Cross-Controller Resets are in progress as the controller allows.
+    pub const CROSS_CONTROLLER_RESET_LIMIT_EXCEEDED: Self = Self(0x141);
     /// Command specific: the blocks of a write are not those at the write pointer (ZNS).
     pub const ZONE_INVALID_WRITE: Self = Self(0x1bc);
     /// Media: the guard of a block is not that of its data (NVM).
@@ -194,6 +200,9 @@ const NAMES: &[(u16, &str)] = &[
     (0x12a, "I/O command set not enabled"),
     (0x12b, "I/O command set combination rejected"),
     (0x12c, "invalid I/O command set"),
+    (0x13f, "cross-controller reset in progress"),
+    (0x140, "cross-controller reset log full"),
+    (0x141, "cross-controller reset limit exceeded"),
     (0x180, "connect: incompatible format"),
     (0x181, "connect: controller busy"),
     (0x182, "connect: invalid parameters"),

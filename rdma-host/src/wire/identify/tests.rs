@@ -15,6 +15,7 @@ fn controller() -> Vec<u8> {
     bytes[96] = 0x41;
     bytes[111] = 2;
     bytes[128..134].copy_from_slice(&[1, 0, 0, 1, 0, 0]);
+    bytes[135..144].copy_from_slice(&[7, 1, 2, 3, 4, 5, 6, 7, 8]);
     bytes[262] = 127;
     bytes[320] = 10;
     bytes[342] = 10;
@@ -29,6 +30,7 @@ fn controller() -> Vec<u8> {
     bytes[1792..1796].copy_from_slice(&[4, 1, 0, 0]);
     bytes[1796] = 1;
     bytes[1803] = 1;
+    bytes[1807] = 3;
     bytes
 }
 
@@ -47,6 +49,8 @@ fn controller_by_offset() {
     assert_eq!(info.optional_commands, OptionalCommands { oncs: 0x010c, fuses: 1 });
     assert_eq!(info.ana_transition_time, Duration::from_secs(10));
     assert_eq!(info.retry_delays, [100, 25_600, 0].map(Duration::from_millis));
+    let instance = ControllerInstance { uniquifier: 7, random: 0x0807_0605_0403_0201 };
+    assert_eq!((info.instance, info.cross_controller_resets_max), (Some(instance), 3));
     assert_eq!((info.ana_groups, info.error_entries_max), (128, 128));
     assert_eq!(info.active_namespaces_max, 512);
     assert_eq!(info.transfer_pages_log2, Some(8));
@@ -59,6 +63,13 @@ fn controller_by_offset() {
     assert_eq!(info.response_capsule_bytes, 16);
     assert_eq!(info.in_capsule_offset_bytes, 0);
     assert_eq!(info.descriptors_max, 1);
+}
+
+#[test]
+fn a_controller_without_a_random_number_has_no_instance() {
+    let mut bytes = controller();
+    bytes[136..144].fill(0);
+    assert_eq!(ControllerInfo::parse(&bytes).unwrap().instance, None);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod ana;
 mod async_event;
 mod changed_namespaces;
+mod cross_controller_reset;
 mod discovery;
 mod effects;
 mod endurance_group;
@@ -15,6 +16,10 @@ mod supported;
 pub use ana::{AnaGroup, AnaLog, AnaState};
 pub use async_event::{AsyncEvent, AsyncEventKind, AsyncEventMask, AsyncEventType};
 pub use changed_namespaces::ChangedNamespaceList;
+pub use cross_controller_reset::{
+    CrossControllerResetEntry, CrossControllerResetLog, CrossControllerResetStatus,
+    is_immediate_reset,
+};
 pub use discovery::{
     AddressFamily, DiscoveryEntry, DiscoveryEntryError, DiscoveryEntryFlags, DiscoveryHeader,
     RdmaProvider, RdmaService, SecurityType, SubsystemType, TransportRequirements,
@@ -57,6 +62,8 @@ impl LogPage {
     pub const FEATURES: Self = Self(0x12);
     /// Rotational media information: 512 bytes, of the endurance group that LSI names.
     pub const ROTATIONAL_MEDIA: Self = Self(0x16);
+    /// Cross-Controller Reset: variable size, at most 4,096 bytes.
+    pub const CROSS_CONTROLLER_RESET: Self = Self(0x1e);
     /// Discovery: variable size.
     pub const DISCOVERY: Self = Self(0x70);
     /// Reservation notification: 64 bytes. Reading it takes the oldest notification.
@@ -76,6 +83,7 @@ impl fmt::Display for LogPage {
             Self::FEATURES => "features supported and effects",
             Self::ROTATIONAL_MEDIA => "rotational media information",
             Self::RESERVATION_NOTIFICATION => "reservation notification",
+            Self::CROSS_CONTROLLER_RESET => "cross-controller reset",
             Self::ANA => "asymmetric namespace access",
             Self::DISCOVERY => "discovery",
             Self(number) => return write!(f, "log page {number:#04x}"),
