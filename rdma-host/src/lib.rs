@@ -251,11 +251,12 @@ pub use driver::{
     AdminCounters, Command, CommandCompletion, Connecting, ConnectingSubsystem, Controller,
     ControllerEvent, ControllerEvents, Data, DeviceCounters, Discovered, Discovery,
     DiscoveryController, DiscoveryEvent, DiscoveryWatch, EventDetail, ExecutionStatus, FenceChange,
-    FenceChangeKind, FenceChanges, MemoryReport, Namespace, NamespaceChange, NamespacePath,
-    NamespaceWalk, OperationStatistics, PathStatus, Poller, ProtectionAction, ProtectionOptions,
-    RangeCommands, StateChange, StateChanges, Statistics, SubmitError, Subscription, Subsystem,
-    SubsystemChanges, SubsystemNamespace, SubsystemOptions, SubsystemPoller, SubsystemStatus,
-    TransferError, VectoredTransferError, Waiter, WindowCounters, ZoneSelection, ZonedNamespace,
+    FenceChangeKind, FenceChanges, LocalNamespace, LocalPoller, MemoryReport, Namespace,
+    NamespaceChange, NamespacePath, NamespaceWalk, OperationStatistics, PathStatus, Poller,
+    ProtectionAction, ProtectionOptions, RangeCommands, StateChange, StateChanges, Statistics,
+    SubmitError, Subscription, Subsystem, SubsystemChanges, SubsystemNamespace, SubsystemOptions,
+    SubsystemPoller, SubsystemStatus, TransferError, VectoredTransferError, Waiter, WindowCounters,
+    ZoneSelection, ZonedNamespace,
 };
 pub use error::{Error, ErrorClass};
 pub use proto::{

@@ -71,6 +71,7 @@ pub use api::{
     connecting::Connecting,
     controller::Controller,
     discovery::{Discovered, Discovery, DiscoveryController, DiscoveryEvent, DiscoveryWatch},
+    local_poller::{LocalNamespace, LocalPoller},
     metadata::{ProtectionAction, ProtectionOptions},
     namespace::{Namespace, TransferError},
     namespace_walk::NamespaceWalk,

@@ -5,6 +5,7 @@ pub(crate) mod controller;
 mod controller_memory;
 pub(crate) mod discovery;
 pub(crate) mod io_task;
+pub(crate) mod local_poller;
 pub(crate) mod metadata;
 pub(crate) mod namespace;
 pub(crate) mod namespace_walk;

@@ -79,6 +79,15 @@ impl TransferError {
         }
     }
 
+    /// Error of an operation that was sent again, after this outcome of the first time.
+    pub(super) fn after(self, first: ExecutionStatus) -> Self {
+        match first {
+            ExecutionStatus::NotSent => self,
+            // The first may have been executed, on an earlier connection.
+            _ => Self { execution: ExecutionStatus::Unknown, ..self },
+        }
+    }
+
     /// Error in the response or data of an operation.
     pub(crate) fn answered(error: impl Into<Error>, buffer: Buffer) -> Self {
         let execution = ExecutionStatus::Answered;
@@ -93,6 +102,16 @@ pub(crate) enum Direction {
     ForcedWrite,
     Read,
     Write,
+}
+
+/// Outcome of one part of a transfer.
+pub(super) enum PartOutcome {
+    Ended(Result<Buffer, TransferError>),
+    /// Part that exceeds the maximum transfer of a new connection.
+    TooLong {
+        buffer: Buffer,
+        execution: ExecutionStatus,
+    },
 }
 
 /// Results of the parts of a transfer.
@@ -122,7 +141,7 @@ impl JoinedParts {
     }
 
     /// Adds the buffer of the next part.
-    fn add_buffer(&mut self, buffer: Option<Buffer>) {
+    pub(super) fn add_buffer(&mut self, buffer: Option<Buffer>) {
         self.whole = match (self.whole.take(), buffer) {
             (Some(mut front), Some(back)) => {
                 // Not if the buffer of a part in between is lost.
@@ -438,21 +457,31 @@ impl Namespace {
         lba: u64,
         done: CommandCompletion,
     ) -> Result<Buffer, TransferError> {
+        match self.part_outcome(direction, done) {
+            PartOutcome::Ended(ended) => ended,
+            PartOutcome::TooLong { buffer, execution } => {
+                let again = Box::pin(self.transfer(direction, lba, buffer)).await;
+                again.map_err(|failed| failed.after(execution))
+            }
+        }
+    }
+
+    /// Outcome of one part.
+    pub(super) fn part_outcome(
+        &self,
+        direction: Direction,
+        done: CommandCompletion,
+    ) -> PartOutcome {
         let execution = done.execution;
-        match done.into_result(direction.name()) {
+        PartOutcome::Ended(match done.into_result(direction.name()) {
             (Ok(_), buffer) => Ok(buffer.expect("a command with data returns its buffer")),
             (Err(Error::Misuse(Misuse::CommandBytes { .. })), Some(buffer))
                 if buffer.len() as u64 > self.transfer_bytes_max() =>
             {
-                let again = Box::pin(self.transfer(direction, lba, buffer)).await;
-                // The larger command may have been executed on an earlier connection.
-                again.map_err(|failed| match execution {
-                    ExecutionStatus::NotSent => failed,
-                    _ => TransferError { execution: ExecutionStatus::Unknown, ..failed },
-                })
+                return PartOutcome::TooLong { buffer, execution };
             }
             (Err(error), buffer) => Err(TransferError { error, buffer, execution }),
-        }
+        })
     }
 
     /// Passes a command to the next poller; waits while its backlog is full.

@@ -257,7 +257,7 @@ impl<P: Provider> Poller<P> {
 
     /// Clock reading for the commands that are submitted until the next doorbell or poll.
     #[inline]
-    fn submission_time(&mut self) -> u64 {
+    pub(crate) fn submission_time(&mut self) -> u64 {
         if self.submitted_at == 0 {
             self.submitted_at = self.clock.raw();
         }

@@ -41,7 +41,7 @@ impl AsyncDescriptor {
 
     /// Waits until there may be something to read. The caller then reads until there is nothing.
     pub(crate) async fn wait(&self) -> Result<(), Error> {
-        std::future::poll_fn(|context| self.poll(context)).await.map_err(failed)
+        std::future::poll_fn(|context| self.poll_ready(context)).await
     }
 
     /// As [`wait`](Self::wait), for the first of several.
@@ -49,20 +49,21 @@ impl AsyncDescriptor {
         let poll = |context: &mut Context<'_>| {
             several
                 .iter()
-                .map(|one| one.poll(context))
+                .map(|one| one.poll_ready(context))
                 .find(Poll::is_ready)
                 .unwrap_or(Poll::Pending)
         };
-        std::future::poll_fn(poll).await.map_err(failed)
+        std::future::poll_fn(poll).await
     }
 
-    fn poll(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Polls as [`wait`](Self::wait).
+    pub(crate) fn poll_ready(&self, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
         match &self.0 {
             Registration::Tokio(fd) => {
-                ready!(fd.poll_read_ready(context))?.clear_ready();
+                ready!(fd.poll_read_ready(context)).map_err(failed)?.clear_ready();
                 Poll::Ready(Ok(()))
             }
-            Registration::Entered(readiness) => readiness.poll_ready(context),
+            Registration::Entered(readiness) => readiness.poll_ready(context).map_err(failed),
         }
     }
 }

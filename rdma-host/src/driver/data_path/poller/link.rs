@@ -43,6 +43,11 @@ pub(super) struct Link<P: Provider> {
 }
 
 impl<P: Provider> Poller<P> {
+    /// Namespaces in use and summary of the controller; `None` without one.
+    pub(crate) fn controller(&self) -> Option<(&NamespaceRegistry, &Arc<LiveSummary>)> {
+        self.link.as_ref().map(|link| (&*link.registry, &link.summary))
+    }
+
     /// Moves the queues out, for another poller.
     pub(crate) fn into_queue_set(mut self) -> Option<QueueSet<P>> {
         let queues = std::mem::take(&mut self.queues);
