@@ -10,7 +10,7 @@ use std::{
 use crate::{
     call::Call,
     error::Error,
-    layout::{self, COLLECT_DATA, Info, JOB_SIZE, Process, RANK_WILDCARD, REFRESH_CACHE},
+    layout::{self, COLLECT_DATA, Info, JOB_SIZE, Process, RANK_WILDCARD},
     sys::Functions,
 };
 
@@ -124,10 +124,11 @@ impl Client {
         Call::start("PMIx_Get", limit, move || {
             let key = key?;
             loop {
-                let attributes = [timeout(limit), Info::flag(REFRESH_CACHE)];
+                let attributes = [timeout(limit)];
                 match functions.get_text(&process, &key, &attributes) {
                     // Of a process that has published other keys, the library does not wait for
-                    // more.
+                    // more. PMIX_GET_REFRESH_CACHE is no help: where PMIx 4.2 and 5.0 keep values
+                    // in each process, they wait for their deadline then.
                     Err(Error::Status { status: NOT_FOUND, .. }) if Instant::now() < deadline => {
                         thread::sleep(RETRY_INTERVAL);
                     }

@@ -19,8 +19,6 @@ pub(crate) const SCOPE_GLOBAL: u8 = 3;
 pub(crate) const JOB_SIZE: &str = "pmix.job.size";
 /// `PMIX_COLLECT_DATA`: a fence gives all processes what all have published.
 pub(crate) const COLLECT_DATA: &str = "pmix.collect";
-/// `PMIX_GET_REFRESH_CACHE`: what was found before may have changed; since version 4.
-pub(crate) const REFRESH_CACHE: &str = "pmix.get.refresh";
 /// `PMIX_TIMEOUT`: seconds after which the launcher gives a call up.
 pub(crate) const TIMEOUT: &str = "pmix.timeout";
 
@@ -158,7 +156,6 @@ mod tests {
             (&format!("sizeof(PMIX_JOB_SIZE) == {}", JOB_SIZE.len() + 1), 1),
             (&format!("!strcmp(PMIX_JOB_SIZE, \"{JOB_SIZE}\")"), 1),
             (&format!("!strcmp(PMIX_COLLECT_DATA, \"{COLLECT_DATA}\")"), 1),
-            (&format!("!strcmp(PMIX_GET_REFRESH_CACHE, \"{REFRESH_CACHE}\")"), 1),
             (&format!("!strcmp(PMIX_TIMEOUT, \"{TIMEOUT}\")"), 1),
         ];
         let prints = expected.map(|(term, _)| format!("  printf(\"%zu\\n\", (size_t)({term}));\n"));
