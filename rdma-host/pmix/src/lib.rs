@@ -29,8 +29,8 @@
 //! Texts that ranks publish for one another, and fences: no groups, events or spawning. A library
 //! that cannot be opened is [`Error::Library`].
 //!
-//! It was seen to work under Open MPI 4.1 (PMIx 4.2), PRRTE 3 (PMIx 5.0) and Slurm 22.05 (PMIx 4.2),
-//! over two hosts each; the first and the last are tests (`tests/run bed ranks`).
+//! It was seen to work under Open MPI 4.1 (PMIx 4.2), PRRTE 3 (PMIx 5.0) and Slurm 22.05 (PMIx
+//! 4.2), on two hosts each; the first and the last are tests (`tests/run bed ranks`).
 #![deny(unsafe_code)]
 
 mod call;
