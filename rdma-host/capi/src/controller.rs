@@ -138,7 +138,7 @@ pub(crate) fn disconnect(handle: u64) -> Result<(), CallError> {
     match controller.end() {
         Ok(()) => Ok(()),
         Err((error, controller)) => {
-            entry.put(controller);
+            entry.put(handle, controller);
             Err(error)
         }
     }

@@ -26,7 +26,10 @@ use std::{
     time::Duration,
 };
 
-use rdma_host::wire::BlockRange;
+use rdma_host::{
+    Buffer, Command,
+    wire::{BlockRange, NamespaceId},
+};
 
 use self::arguments::{ProgramMemory, array, check_place, null, places, put, put_sized, text};
 use crate::{
@@ -38,7 +41,7 @@ use crate::{
         nvmf_namespace, nvmf_options, nvmf_queue, nvmf_range, nvmf_segment, nvmf_statistics,
     },
     memory, options,
-    queue::{Extent, Other, Place, QUEUES, QueueCalls, Transfer},
+    queue::{Extent, Other, Place, QUEUES, Queue},
 };
 
 /// Flag of a write: it completes once its blocks are on non-volatile media.
@@ -58,11 +61,11 @@ fn number<T>(handle: *mut T) -> u64 {
 #[inline]
 fn with_queue(
     queue: *mut nvmf_queue,
-    function: impl FnOnce(&mut dyn QueueCalls) -> Result<c_int, CallError>,
+    function: impl FnOnce(&mut Queue) -> Result<c_int, CallError>,
 ) -> c_int {
     let result = QUEUES
         .write(number(queue))
-        .and_then(|mut entry| entry.change(|queue| function(&mut **queue.get_mut())));
+        .and_then(|mut entry| entry.change(|queue| function(queue.get_mut())));
     outcome(result)
 }
 
@@ -332,7 +335,7 @@ pub extern "C" fn nvmf_read(
 ) -> c_int {
     let extent = Extent { nsid, lba, blocks };
     let place = Place { memory: number(memory), offset };
-    with_queue(queue, |queue| queue.transfer(Transfer::Read, extent, place, user).map(|()| 0))
+    with_queue(queue, |queue| queue.transfer(Command::read, extent, place, user).map(|()| 0))
 }
 
 #[unsafe(no_mangle)]
@@ -349,15 +352,17 @@ pub extern "C" fn nvmf_write(
     let extent = Extent { nsid, lba, blocks };
     let place = Place { memory: number(memory), offset };
     with_queue(queue, |queue| {
-        let transfer = write(flags)?;
-        queue.transfer(transfer, extent, place, user).map(|()| 0)
+        check_flags(flags, FORCE_UNIT_ACCESS)?;
+        queue.transfer(write(flags), extent, place, user).map(|()| 0)
     })
 }
 
-#[inline]
-fn write(flags: u32) -> Result<Transfer, CallError> {
-    check_flags(flags, FORCE_UNIT_ACCESS)?;
-    Ok(Transfer::Write { forced: flags != 0 })
+/// Function for a Write with flags.
+fn write(flags: u32) -> impl Fn(NamespaceId, u64, u32, Buffer) -> Command {
+    move |namespace, lba, blocks, buffer| {
+        let command = Command::write(namespace, lba, blocks, buffer);
+        if flags & FORCE_UNIT_ACCESS != 0 { command.with_force_unit_access() } else { command }
+    }
 }
 
 #[inline]
@@ -381,7 +386,7 @@ pub unsafe extern "C" fn nvmf_readv(
 ) -> c_int {
     // SAFETY: the array is as the contract says.
     with_queue(queue, |queue| unsafe {
-        transfer_segments(queue, Transfer::Read, (nsid, lba), (segments, segment_count), user)
+        transfer_segments(queue, Command::read, (nsid, lba), (segments, segment_count), user)
     })
 }
 
@@ -396,15 +401,17 @@ pub unsafe extern "C" fn nvmf_writev(
     user: u64,
 ) -> c_int {
     with_queue(queue, |queue| {
-        let transfer = write(flags)?;
+        check_flags(flags, FORCE_UNIT_ACCESS)?;
         // SAFETY: the array is as the contract says.
-        unsafe { transfer_segments(queue, transfer, (nsid, lba), (segments, segment_count), user) }
+        unsafe {
+            transfer_segments(queue, write(flags), (nsid, lba), (segments, segment_count), user)
+        }
     })
 }
 
 unsafe fn transfer_segments(
-    queue: &mut dyn QueueCalls,
-    transfer: Transfer,
+    queue: &mut Queue,
+    command: impl Fn(NamespaceId, u64, u32, Buffer) -> Command,
     (nsid, first): (u32, u64),
     (segments, segment_count): (*const nvmf_segment, usize),
     user: u64,
@@ -424,7 +431,7 @@ unsafe fn transfer_segments(
             .checked_add(segment.blocks.into())
             .ok_or_else(|| CallError::invalid("the blocks are past the end of any namespace"))?;
     }
-    queue.transfer_parts(transfer, &parts, user).map(|()| 0)
+    queue.transfer_parts(command, &parts, user).map(|()| 0)
 }
 
 #[unsafe(no_mangle)]

@@ -28,14 +28,18 @@ pub(crate) struct Table<T, const N: usize> {
 
 /// Place for an object.
 pub(crate) struct Entry<T> {
-    /// Number of objects that were here before, and part of the handle.
-    generation: u32,
+    /// Handle of the object that is here; [`NO_HANDLE`] for none.
+    handle: u64,
     /// Number of forks that lie before the object.
     forks: u32,
+    /// Number of objects that were here before, and part of the handle.
+    generation: u32,
+    /// None, too, after a panic in the middle of a call, which may have left it in any state.
     object: Option<T>,
-    /// True after a panic in the middle of a call, which may have left it in any state.
-    is_broken: bool,
 }
+
+/// Value that is no handle: no kind has this number.
+const NO_HANDLE: u64 = 0;
 
 /// Kinds, indices and generations within a handle.
 const KIND_BITS: u32 = 4;
@@ -67,16 +71,17 @@ impl<T, const N: usize> Table<T, N> {
         let first = self.next.fetch_add(1, Ordering::Relaxed) as usize;
         for index in (0..N).map(|step| (first + step) % N) {
             let Some(mut entry) = self.entries[index].try_write() else { continue };
-            if entry.object.is_some() && entry.forks == FORKS.load(Ordering::Relaxed) {
+            let forks = FORKS.load(Ordering::Relaxed);
+            if entry.handle != NO_HANDLE && entry.forks == forks {
                 continue;
             }
             // Dropping what the parent made would act on its connections.
             std::mem::forget(entry.object.take());
             entry.generation = (entry.generation + 1) & GENERATION_MASK;
-            entry.forks = FORKS.load(Ordering::Relaxed);
-            entry.is_broken = false;
-            entry.object = Some(object);
-            return Ok(self.handle(index, entry.generation));
+            entry.forks = forks;
+            let handle = self.handle(index, entry.generation);
+            entry.put(handle, object);
+            return Ok(handle);
         }
         let text = format!("there are {N} objects of the kind {} already", self.name);
         Err(CallError::caller(libc::EMFILE, text))
@@ -92,7 +97,7 @@ impl<T, const N: usize> Table<T, N> {
     pub(crate) fn read(&self, handle: u64) -> Result<RwLockReadGuard<'_, Entry<T>>, CallError> {
         let Some(lock) = self.find(handle) else { return Err(self.no_object()) };
         let Some(entry) = lock.try_read() else { return Err(self.in_use()) };
-        if !self.is_of(&entry, handle) {
+        if !entry.is_of(handle) {
             return Err(self.no_object());
         }
         Ok(entry)
@@ -103,7 +108,7 @@ impl<T, const N: usize> Table<T, N> {
     pub(crate) fn write(&self, handle: u64) -> Result<RwLockWriteGuard<'_, Entry<T>>, CallError> {
         let Some(lock) = self.find(handle) else { return Err(self.no_object()) };
         let Some(entry) = lock.try_write() else { return Err(self.in_use()) };
-        if !self.is_of(&entry, handle) {
+        if !entry.is_of(handle) {
             return Err(self.no_object());
         }
         Ok(entry)
@@ -118,14 +123,6 @@ impl<T, const N: usize> Table<T, N> {
     fn find(&self, handle: u64) -> Option<&RwLock<Entry<T>>> {
         let index = (handle >> KIND_BITS) & ((1 << INDEX_BITS) - 1);
         self.entries.get(usize::try_from(index).ok()?)
-    }
-
-    #[inline]
-    fn is_of(&self, entry: &Entry<T>, handle: u64) -> bool {
-        let expected = u64::from(entry.generation) << (KIND_BITS + INDEX_BITS) | self.kind;
-        handle & !(((1 << INDEX_BITS) - 1) << KIND_BITS) == expected
-            && entry.object.is_some()
-            && entry.forks == FORKS.load(Ordering::Relaxed)
     }
 
     fn handle(&self, index: usize, generation: u32) -> u64 {
@@ -148,12 +145,17 @@ impl<T, const N: usize> Table<T, N> {
 }
 
 impl<T> Entry<T> {
-    const EMPTY: Self = Self { generation: 0, forks: 0, object: None, is_broken: false };
+    const EMPTY: Self = Self { handle: NO_HANDLE, forks: 0, generation: 0, object: None };
+
+    #[inline]
+    fn is_of(&self, handle: u64) -> bool {
+        self.handle == handle && self.forks == FORKS.load(Ordering::Relaxed) && handle != NO_HANDLE
+    }
 
     /// Object, which the tables hand out only if it is there.
     #[inline]
     pub(crate) fn get(&self) -> Result<&T, CallError> {
-        self.object.as_ref().filter(|_| !self.is_broken).ok_or_else(CallError::panicked)
+        self.object.as_ref().ok_or_else(CallError::panicked)
     }
 
     /// Calls a function that changes the object. After a panic in it the object serves no more.
@@ -162,32 +164,27 @@ impl<T> Entry<T> {
         &mut self,
         function: impl FnOnce(&mut T) -> Result<R, CallError>,
     ) -> Result<R, CallError> {
-        let Some(object) = self.object.as_mut().filter(|_| !self.is_broken) else {
-            return Err(CallError::panicked());
-        };
+        let Some(object) = self.object.as_mut() else { return Err(CallError::panicked()) };
         match catch_unwind(AssertUnwindSafe(|| function(object))) {
             Ok(outcome) => outcome,
             Err(_) => {
-                self.is_broken = true;
+                // Its drop could panic, too.
+                std::mem::forget(self.object.take());
                 Err(CallError::panicked())
             }
         }
     }
 
-    /// Puts the object back.
-    pub(crate) fn put(&mut self, object: T) {
+    /// Puts an object here.
+    pub(crate) fn put(&mut self, handle: u64, object: T) {
+        self.handle = handle;
         self.object = Some(object);
     }
 
-    /// Takes the object out.
+    /// Takes the object out; its handle is invalid from now on. None after a panic.
     pub(crate) fn take(&mut self) -> Option<T> {
-        let object = self.object.take();
-        if self.is_broken {
-            // Its drop could panic, too.
-            std::mem::forget(object);
-            return None;
-        }
-        object
+        self.handle = NO_HANDLE;
+        self.object.take()
     }
 }
 

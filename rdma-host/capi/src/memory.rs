@@ -23,7 +23,7 @@ pub(crate) fn free(handle: u64) -> Result<(), CallError> {
     match shared.release() {
         Ok(()) => Ok(()),
         Err(ReleaseError::InUse(shared)) => {
-            entry.put(Memory { shared, controller });
+            entry.put(handle, Memory { shared, controller });
             Err(CallError::caller(libc::EBUSY, "a command uses the memory: poll until it is done"))
         }
         Err(error @ ReleaseError::Kept) => {

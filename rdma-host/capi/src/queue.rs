@@ -1,5 +1,8 @@
 //! Queues: commands of one thread.
 
+mod poller_calls;
+mod tags;
+
 use std::{
     collections::VecDeque,
     mem::MaybeUninit,
@@ -11,23 +14,26 @@ use std::{
 use parking_lot::Mutex;
 use quanta::Clock;
 use rdma_host::{
-    Command, CommandCompletion, Controller, ExecutionStatus, OperationStatistics, Poller, WaitMode,
-    Waiter,
-    error::{Error, Rejected},
+    Buffer, Command, Controller, ExecutionStatus, Poller, SubmitError, WaitMode, Waiter,
+    error::Error,
     wire::{BlockRange, NamespaceId, NamespaceInfo},
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use verbs::Provider;
 
+use self::{
+    poller_calls::{Completions, PollerCalls, ProviderPoller},
+    tags::Tags,
+};
 use crate::{
-    error::{CallError, Class, number_of, set_last},
+    error::CallError,
     handle::{Table, to_pointer},
-    layout::{nvmf_completion, nvmf_memory, nvmf_operation, nvmf_queue, nvmf_statistics},
+    layout::{nvmf_completion, nvmf_memory, nvmf_queue, nvmf_statistics},
     memory::{MEMORIES, Memory},
 };
 
 /// All queues. The mutex is never locked: who locks the entry has the queue alone.
-pub(crate) static QUEUES: Table<Mutex<Box<dyn QueueCalls>>, 4096> = Table::new(4, "nvmf_queue");
+pub(crate) static QUEUES: Table<Mutex<Box<Queue>>, 4096> = Table::new(4, "nvmf_queue");
 
 /// Sizes of blocks of the namespaces that a controller was asked about.
 pub(crate) type BlockSizes = Arc<Mutex<Vec<(u32, u32)>>>;
@@ -48,13 +54,6 @@ pub(crate) struct Place {
     pub(crate) offset: u64,
 }
 
-/// Direction of a transfer.
-#[derive(Clone, Copy)]
-pub(crate) enum Transfer {
-    Read,
-    Write { forced: bool },
-}
-
 /// Command without memory of the program.
 #[derive(Clone, Copy)]
 pub(crate) enum Other<'a> {
@@ -63,42 +62,9 @@ pub(crate) enum Other<'a> {
     Deallocate { nsid: u32, ranges: &'a [BlockRange] },
 }
 
-/// Calls of a queue, whatever its RDMA provider is.
-pub(crate) trait QueueCalls: Send {
-    fn transfer(
-        &mut self,
-        transfer: Transfer,
-        extent: Extent,
-        place: Place,
-        user: u64,
-    ) -> Result<(), CallError>;
-    /// Transfers consecutive blocks, each part to or from another place, as one command.
-    fn transfer_parts(
-        &mut self,
-        transfer: Transfer,
-        parts: &[(Extent, Place)],
-        user: u64,
-    ) -> Result<(), CallError>;
-    fn submit(&mut self, other: Other<'_>, user: u64) -> Result<(), CallError>;
-    fn ring_doorbells(&mut self) -> Result<(), CallError>;
-    fn poll(&mut self, out: &mut [MaybeUninit<nvmf_completion>]) -> Result<usize, CallError>;
-    fn wait(
-        &mut self,
-        out: &mut [MaybeUninit<nvmf_completion>],
-        min: usize,
-        limit: Option<Duration>,
-    ) -> Result<usize, CallError>;
-    fn arm(&mut self) -> Result<bool, CallError>;
-    fn descriptor(&mut self) -> Result<RawFd, CallError>;
-    fn room(&self) -> usize;
-    fn own_thread(&mut self, pollers: usize);
-    fn statistics(&mut self) -> nvmf_statistics;
-}
-
-/// Queue of one provider.
-struct Queue<P: Provider> {
-    poller: Poller<P>,
-    controller: Arc<Controller<P>>,
+/// Queue of a controller.
+pub(crate) struct Queue {
+    poller: Box<dyn PollerCalls>,
     /// Number of the controller.
     number: u64,
     block_sizes: BlockSizes,
@@ -112,20 +78,6 @@ struct Queue<P: Provider> {
     waiter: Waiter,
     /// Clock that is read without a system call where the processor's counter is one.
     clock: Clock,
-}
-
-/// Numbers of commands in flight, and what the program is told of each.
-#[derive(Default)]
-struct Tags {
-    tags: Vec<Tag>,
-    free: Vec<u32>,
-}
-
-/// Command of the program, which may be several of the queue.
-struct Tag {
-    completion: nvmf_completion,
-    /// Number of commands of the queue that have not completed.
-    parts: u32,
 }
 
 /// Adds a queue over any provider, for programs in Rust that measure this library; the memory is
@@ -159,41 +111,50 @@ pub(crate) fn add<P: Provider>(
     block_sizes: &BlockSizes,
 ) -> Result<u64, CallError> {
     QUEUES.add(Mutex::new(Box::new(Queue {
-        poller,
+        poller: Box::new(ProviderPoller { poller, controller: Arc::clone(controller) }),
         bytes_max: controller.negotiated().transfer_bytes_max,
-        controller: Arc::clone(controller),
         number,
         block_sizes: Arc::clone(block_sizes),
         last: (0, 0),
-        tags: Tags::default(),
+        tags: Tags::new(),
         ready: VecDeque::new(),
         waiter: Waiter::new(WaitMode::default()),
         clock: Clock::new(),
     })))
 }
 
-impl<P: Provider> QueueCalls for Queue<P> {
-    #[inline]
-    fn transfer(
+impl Queue {
+    /// Submits the command that `command` makes of its blocks and the memory of their data. Each
+    /// function for this is called here alone, which lets it be inlined.
+    #[inline(always)] // of each command with data
+    pub(crate) fn transfer(
         &mut self,
-        transfer: Transfer,
+        command: impl FnOnce(NamespaceId, u64, u32, Buffer) -> Command,
         extent: Extent,
         place: Place,
         user: u64,
     ) -> Result<(), CallError> {
-        let command = self.command(transfer, extent, place)?;
-        self.submit_whole(command, user)
+        self.with_buffer(extent, place, |queue, buffer| {
+            let Extent { nsid, lba, blocks } = extent;
+            let tag = queue.tags.take(user);
+            let command = command(NamespaceId(nsid), lba, blocks, buffer).with_user(tag);
+            queue.poller.submit(command).map_err(|error| queue.not_submitted(tag, error))
+        })
     }
 
-    fn transfer_parts(
+    /// Transfers consecutive blocks, each part to or from another place, as one command.
+    pub(crate) fn transfer_parts(
         &mut self,
-        transfer: Transfer,
+        command: impl Fn(NamespaceId, u64, u32, Buffer) -> Command,
         parts: &[(Extent, Place)],
         user: u64,
     ) -> Result<(), CallError> {
         let mut commands = Vec::with_capacity(parts.len());
         for &(extent, place) in parts {
-            commands.push(self.command(transfer, extent, place)?);
+            let Extent { nsid, lba, blocks } = extent;
+            commands.push(self.with_buffer(extent, place, |_, buffer| {
+                Ok(command(NamespaceId(nsid), lba, blocks, buffer))
+            })?);
         }
         if commands.is_empty() {
             return Err(CallError::invalid("no segments; at least one is needed"));
@@ -208,23 +169,20 @@ impl<P: Provider> QueueCalls for Queue<P> {
         let tag = self.tags.take(user);
         let mut submitted = 0;
         for command in commands {
-            match self.poller.submit(Command { user: u64::from(tag), ..command }) {
+            match self.poller.submit(command.with_user(tag)) {
                 Ok(()) => submitted += 1,
-                Err(error) if submitted == 0 => {
-                    self.tags.give(tag);
-                    return Err(error.into());
-                }
+                Err(error) if submitted == 0 => return Err(self.not_submitted(tag, error)),
                 Err(error) => {
                     self.tags.fail(tag, &error.error, ExecutionStatus::Unknown);
                     break;
                 }
             }
         }
-        self.tags.tags[tag as usize].parts = submitted;
+        self.tags.set_parts(tag, submitted);
         Ok(())
     }
 
-    fn submit(&mut self, other: Other<'_>, user: u64) -> Result<(), CallError> {
+    pub(crate) fn submit(&mut self, other: Other<'_>, user: u64) -> Result<(), CallError> {
         let command = match other {
             Other::Flush { nsid } => Command::flush(NamespaceId(nsid)),
             Other::WriteZeroes { extent, deallocate, forced } => {
@@ -238,50 +196,45 @@ impl<P: Provider> QueueCalls for Queue<P> {
                     let max = BlockRange::COUNT_MAX;
                     return Err(CallError::invalid(format!("a command takes 1 to {max} ranges")));
                 }
-                let buffer = self.controller.allocate(ranges.len() * BlockRange::SIZE)?;
+                let buffer = self.poller.allocate(ranges.len() * BlockRange::SIZE)?;
                 Command::deallocate(NamespaceId(nsid), ranges, buffer)
             }
         };
-        self.submit_whole(command, user)
+        let tag = self.tags.take(user);
+        let submitted = self.poller.submit(command.with_user(tag));
+        submitted.map_err(|error| self.not_submitted(tag, error))
     }
 
     #[inline]
-    fn ring_doorbells(&mut self) -> Result<(), CallError> {
+    pub(crate) fn ring_doorbells(&mut self) -> Result<(), CallError> {
         Ok(self.poller.ring_doorbells()?)
     }
 
     #[inline]
-    fn poll(&mut self, out: &mut [MaybeUninit<nvmf_completion>]) -> Result<usize, CallError> {
+    pub(crate) fn poll(
+        &mut self,
+        out: &mut [MaybeUninit<nvmf_completion>],
+    ) -> Result<usize, CallError> {
         let Self { poller, tags, ready, .. } = self;
-        let mut count = 0;
-        while count < out.len()
-            && let Some(completion) = ready.pop_front()
+        let (max, mut places) = (out.len(), out.iter_mut());
+        while !ready.is_empty()
+            && let Some(place) = places.next()
         {
-            out[count].write(completion);
-            count += 1;
+            place.write(ready.pop_front().expect("it is not empty"));
         }
-        if count > 0 && count == out.len() {
-            return Ok(count);
+        if max > 0 && places.len() == 0 {
+            return Ok(max);
         }
-        let mut store = |done| {
-            let Some(completion) = tags.complete(done) else { return };
-            match out.get_mut(count) {
-                Some(place) => {
-                    place.write(completion);
-                    count += 1;
-                }
-                None => ready.push_back(completion),
-            }
-        };
-        let polled = poller.poll_with(&mut store);
-        let Err(error) = polled else { return Ok(count) };
-        while let Some(done) = poller.take() {
-            store(done);
+        let mut found = Completions { tags, places, ready };
+        let polled = poller.poll(&mut found);
+        let count = max - found.places.len();
+        match polled {
+            Err(error) if count == 0 => Err(error.into()),
+            _ => Ok(count),
         }
-        if count == 0 { Err(error.into()) } else { Ok(count) }
     }
 
-    fn wait(
+    pub(crate) fn wait(
         &mut self,
         out: &mut [MaybeUninit<nvmf_completion>],
         min: usize,
@@ -322,19 +275,19 @@ impl<P: Provider> QueueCalls for Queue<P> {
         }
     }
 
-    fn arm(&mut self) -> Result<bool, CallError> {
+    pub(crate) fn arm(&mut self) -> Result<bool, CallError> {
         Ok(self.ready.is_empty() && self.poller.arm()?)
     }
 
-    fn descriptor(&mut self) -> Result<RawFd, CallError> {
+    pub(crate) fn descriptor(&mut self) -> Result<RawFd, CallError> {
         Ok(self.poller.event_descriptor()?.as_raw_fd())
     }
 
-    fn room(&self) -> usize {
+    pub(crate) fn room(&self) -> usize {
         self.poller.room()
     }
 
-    fn own_thread(&mut self, pollers: usize) {
+    pub(crate) fn own_thread(&mut self, pollers: usize) {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         // More threads than processors would keep each other waiting.
         self.waiter = if pollers > processors {
@@ -344,30 +297,19 @@ impl<P: Provider> QueueCalls for Queue<P> {
         };
     }
 
-    fn statistics(&mut self) -> nvmf_statistics {
-        let statistics = self.poller.statistics();
-        nvmf_statistics {
-            size: size_of::<nvmf_statistics>() as u64,
-            read: operation(&statistics.read),
-            write: operation(&statistics.write),
-            other: operation(&statistics.other),
-            doorbells: statistics.device.doorbells,
-            completions: statistics.device.completions,
-            empty_polls: statistics.device.empty_polls,
-        }
+    pub(crate) fn statistics(&mut self) -> nvmf_statistics {
+        self.poller.statistics()
     }
-}
 
-impl<P: Provider> Queue<P> {
-    /// Command with data.
-    #[inline(always)] // it moves the command otherwise
-    fn command(
+    /// Calls a function with the data of a command.
+    #[inline(always)] // of each command with data
+    fn with_buffer<R>(
         &mut self,
-        transfer: Transfer,
         extent: Extent,
         place: Place,
-    ) -> Result<Command, CallError> {
-        let Extent { nsid, lba, blocks } = extent;
+        function: impl FnOnce(&mut Self, Buffer) -> Result<R, CallError>,
+    ) -> Result<R, CallError> {
+        let Extent { nsid, blocks, .. } = extent;
         check_blocks(blocks)?;
         let block_size = if self.last.0 == nsid { self.last.1 } else { self.find(nsid)? };
         let bytes = u64::from(blocks) * u64::from(block_size);
@@ -384,26 +326,13 @@ impl<P: Provider> Queue<P> {
         else {
             return Err(outside(place.offset, bytes, memory.shared.len()));
         };
-        let id = NamespaceId(nsid);
-        Ok(match transfer {
-            Transfer::Read => Command::read(id, lba, blocks, buffer),
-            Transfer::Write { forced: false } => Command::write(id, lba, blocks, buffer),
-            Transfer::Write { forced: true } => {
-                Command::write(id, lba, blocks, buffer).with_force_unit_access()
-            }
-        })
+        function(self, buffer)
     }
 
-    /// Submits a command that is all of one of the program's.
-    #[inline(always)] // it moves the command otherwise
-    fn submit_whole(&mut self, mut command: Command, user: u64) -> Result<(), CallError> {
-        let tag = self.tags.take(user);
-        command.user = tag.into();
-        let submitted = self.poller.submit(command);
-        submitted.map_err(|error| {
-            self.tags.give(tag);
-            error.into()
-        })
+    #[cold]
+    fn not_submitted(&mut self, tag: u64, error: SubmitError) -> CallError {
+        self.tags.give(tag);
+        error.into()
     }
 
     /// Size of a block of another namespace than the last.
@@ -416,111 +345,6 @@ impl<P: Provider> Queue<P> {
         };
         self.last = found;
         Ok(found.1)
-    }
-}
-
-impl Tags {
-    /// Number for a command of one part.
-    #[inline]
-    fn take(&mut self, user: u64) -> u32 {
-        let completion = nvmf_completion { user, result: 0, status: 0, execution: 0, reserved: 0 };
-        let tag = Tag { completion, parts: 1 };
-        match self.free.pop() {
-            Some(free) => {
-                self.tags[free as usize] = tag;
-                free
-            }
-            None => self.add(tag),
-        }
-    }
-
-    #[cold]
-    fn add(&mut self, tag: Tag) -> u32 {
-        let number = u32::try_from(self.tags.len()).expect("fewer than queues have entries");
-        self.tags.push(tag);
-        // Room, so that giving it back allocates nothing.
-        self.free.reserve(self.tags.len());
-        number
-    }
-
-    /// Returns true if no command is outstanding.
-    fn is_unused(&self) -> bool {
-        self.tags.len() == self.free.len()
-    }
-
-    #[inline]
-    fn give(&mut self, tag: u32) {
-        self.free.push(tag);
-    }
-
-    /// Notes a completion; returns that of the program's command if it is the last one of it.
-    #[inline]
-    fn complete(&mut self, done: CommandCompletion) -> Option<nvmf_completion> {
-        let number = u32::try_from(done.user).expect("a number of this table");
-        match &done.outcome {
-            Ok(response) if response.status().is_success() => {}
-            _ => self.fail_of(number, &done),
-        }
-        let tag = &mut self.tags[number as usize];
-        tag.parts -= 1;
-        if tag.parts > 0 {
-            return None;
-        }
-        let completion = tag.completion;
-        self.give(number);
-        Some(completion)
-    }
-
-    #[cold]
-    fn fail_of(&mut self, number: u32, done: &CommandCompletion) {
-        match &done.outcome {
-            Err(error) => self.fail(number, error, done.execution),
-            Ok(response) => {
-                let status = response.status();
-                let error = Rejected::Command { command: "command", status }.into();
-                self.fail(number, &error, done.execution);
-                self.tags[number as usize].completion.status = status.0;
-            }
-        }
-    }
-
-    /// Notes the first failure of a command.
-    fn fail(&mut self, number: u32, error: &Error, execution: ExecutionStatus) {
-        let (errno, class) = number_of(error);
-        // An argument that was wrong would have been refused before.
-        let (errno, class) = match error {
-            Error::Rejected(_) => (libc::EIO, Class::Failed),
-            _ => (errno, class),
-        };
-        set_last(class, &error.to_string());
-        let completion = &mut self.tags[number as usize].completion;
-        if completion.result == 0 {
-            completion.result = -errno;
-            completion.execution = match execution {
-                ExecutionStatus::Answered => 0,
-                ExecutionStatus::NotSent => 1,
-                ExecutionStatus::Unknown => 2,
-            };
-        }
-    }
-}
-
-fn operation(operation: &OperationStatistics) -> nvmf_operation {
-    let latency = &operation.latency_ns;
-    let some = !latency.is_empty();
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a few seconds")]
-    let mean = latency.mean() as u64;
-    nvmf_operation {
-        completed: operation.completed,
-        failed: operation.failed,
-        retried: operation.retried,
-        bytes: operation.bytes,
-        latency_min_ns: if some { latency.min() } else { 0 },
-        latency_mean_ns: mean,
-        latency_p50_ns: latency.value_at_quantile(0.5),
-        latency_p99_ns: latency.value_at_quantile(0.99),
-        latency_p999_ns: latency.value_at_quantile(0.999),
-        latency_max_ns: latency.max(),
     }
 }
 
