@@ -7,6 +7,8 @@
 mod bed;
 #[path = "multipath/commands.rs"]
 mod commands;
+#[path = "multipath/controller_reset.rs"]
+mod controller_reset;
 #[path = "multipath/nvmf.rs"]
 mod nvmf;
 #[path = "multipath/poller.rs"]

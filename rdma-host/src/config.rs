@@ -12,8 +12,8 @@ use std::{
 use uuid::Uuid;
 
 pub use self::fence::{
-    ENDED_ASSOCIATIONS_MAX, FENCE_PROBE_INTERVAL, FENCE_PROBE_TIMEOUT, FENCE_TIMEOUT, Fence,
-    FenceOptions,
+    ENDED_ASSOCIATIONS_MAX, FENCE_PROBE_INTERVAL, FENCE_PROBE_TIMEOUT, FENCE_RESET_INTERVAL,
+    FENCE_RESET_TIMEOUT, FENCE_TIMEOUT, Fence, FenceOptions,
 };
 use crate::wire::Nqn;
 

@@ -179,6 +179,11 @@ pub(crate) struct Ports {
 impl Ports {
     /// Must be called in a runtime: the targets are tasks of it.
     pub(crate) fn new() -> Self {
+        Self::of_model("Linux")
+    }
+
+    /// Ports of targets that report this model; otherwise as by `new`.
+    pub(crate) fn of_model(model: &'static str) -> Self {
         let fabric = Fabric::auto(1);
         let host = fabric.host("host", "10.0.0.1".parse().expect("an address"));
         let ports = [(); 2].map(|()| Arc::new(Port::new()));
@@ -190,7 +195,7 @@ impl Ports {
             let closed = Arc::clone(&refused.is_closed);
             let refuse =
                 move |_: &[u8]| closed.load(Ordering::Relaxed).then(|| vec![0, 0, 0x06, 0]);
-            let target = target.supporting(ONCS, 1);
+            let target = target.supporting(ONCS, 1).of_model(model);
             target.rejecting(Box::new(refuse)).disconnecting(Arc::clone(&ports[index].cut))
         });
         tokio::spawn(second.on_medium_of(&first).run());

@@ -70,6 +70,12 @@ pub const FENCE_PROBE_INTERVAL: Duration = Duration::from_millis(100);
 /// Timeout of one such question, which a target answers in milliseconds.
 pub const FENCE_PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Time from the refusal or failure of a Cross-Controller Reset to the next attempt.
+pub const FENCE_RESET_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Time after which a Cross-Controller Reset that has begun is given up, and asked for again.
+pub const FENCE_RESET_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// Maximum number of ended associations with writes of unknown outcome; beyond it no write is sent
 /// until one of them is proved to be over.
 pub const ENDED_ASSOCIATIONS_MAX: usize = 64;

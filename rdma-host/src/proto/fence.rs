@@ -6,6 +6,8 @@
 //! that was answered. So writes to these blocks, new or repeated, wait until something proves that
 //! the old controller executes nothing more. Reads and flushes do not wait.
 
+mod controller_reset;
+
 use std::{
     collections::BTreeSet,
     net::SocketAddr,
@@ -15,8 +17,14 @@ use std::{
 use crate::{
     config::{ConnectOptions, ENDED_ASSOCIATIONS_MAX, FENCE_PROBE_INTERVAL, Fence, FenceOptions},
     proto::{Negotiated, WrittenBlocks},
-    wire::{ControllerId, QueueId, Sqe, Status, is_invalid_controller_id, is_invalid_queue_size},
+    wire::{
+        ControllerId, ControllerInstance, QueueId, Sqe, Status, is_invalid_controller_id,
+        is_invalid_queue_size,
+    },
 };
+
+use controller_reset::{ControllerResets, ResetAction};
+pub use controller_reset::{ResetAnswer, ResetCommand, ResetStep};
 
 /// Write without a response.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +55,13 @@ pub struct Association {
     pub ids_prove: bool,
     /// True if a queue that the controller does not have proves that nothing of it is left.
     pub queues_prove: bool,
+    /// CIU and CIRN, by which another controller can reset this one; `None` if not reported.
+    pub instance: Option<ControllerInstance>,
+    /// True if the controller resets others.
+    pub resets_others: bool,
+    /// True if each controller of the subsystem resets this one, whatever its address. Not believed
+    /// of Linux's target, several of which may go by one NQN and know nothing of each other.
+    pub nodes_agree: bool,
 }
 
 /// Model of Linux's target, unless its administrator has set another one.
@@ -69,6 +84,9 @@ impl Association {
             quiesce_time: info.quiesce_time,
             ids_prove: Self::ids_prove(&options.fence, &info.model),
             queues_prove: Self::queues_prove(&options.fence, negotiated),
+            instance: info.instance,
+            resets_others: info.cross_controller_resets_max > 0,
+            nodes_agree: info.model != LINUX_MODEL,
         }
     }
 
@@ -88,6 +106,13 @@ impl Association {
     #[must_use]
     pub fn ids_prove(options: &FenceOptions, model: &str) -> bool {
         options.controller_ids.unwrap_or(model == LINUX_MODEL)
+    }
+
+    /// Returns true if another controller of the subsystem can reset this one.
+    #[must_use]
+    pub fn can_be_reset(&self) -> bool {
+        // Those of one subsystem are taken to be alike.
+        self.instance.is_some() && self.resets_others && (self.nodes_agree || self.ids_prove)
     }
 
     /// Time after the destruction of the host's queue pairs beyond which the controller executes
@@ -142,6 +167,8 @@ pub enum FenceProof {
     /// The target has no controller of this id with the queues of the writes. Another association
     /// of the same host NQN may have been given the id.
     QueuesGone,
+    /// Another controller of the subsystem has reset the controller.
+    ControllerReset,
     /// The time has passed after which the controller executes nothing more.
     Time,
     /// The owner said so.
@@ -154,6 +181,7 @@ impl std::fmt::Display for FenceProof {
             Self::SameController => "its id was given to the new connection",
             Self::ControllerGone => "the target does not know it any more",
             Self::QueuesGone => "the target has ended its queues",
+            Self::ControllerReset => "another controller of the subsystem has reset it",
             Self::Time => "the time in which it may execute commands is over",
             Self::Owner => "the owner says so",
         })
@@ -207,6 +235,8 @@ pub enum FenceAction {
     None,
     /// Ask the target, and report the answer.
     Probe(ProbeQuestion),
+    /// Admin command of a reset to execute; the answer is to be reported.
+    Reset(ResetCommand),
     /// Call again at this time.
     Wait(Instant),
 }
@@ -240,6 +270,7 @@ pub struct WriteFence {
     next_probe: Option<Instant>,
     /// Number of questions so far: all are asked in turn.
     asked: usize,
+    resets: ControllerResets,
 }
 
 impl WriteFence {
@@ -254,6 +285,7 @@ impl WriteFence {
             introduced: Vec::new(),
             next_probe: None,
             asked: 0,
+            resets: ControllerResets::default(),
         }
     }
 
@@ -283,12 +315,13 @@ impl WriteFence {
         let knowing = self.knowing.clone();
         let over = self.remove(|ended| is_followed_by(&ended.association, &association, &knowing));
         let (latest, ended) = (&self.latest, &self.ended);
-        let is_left = |&(_, number): &(SocketAddr, u64)| {
+        let is_left = |number: u64| {
             latest.iter().any(|latest| latest.number == number)
                 || ended.iter().any(|ended| ended.association.number == number)
         };
-        self.knowing.retain(is_left);
-        self.introduced.retain(is_left);
+        self.knowing.retain(|&(_, number)| is_left(number));
+        self.introduced.retain(|&(_, number)| is_left(number));
+        self.resets.retain(is_left);
         over
     }
 
@@ -302,7 +335,7 @@ impl WriteFence {
         writes: Vec<UnansweredWrite>,
     ) -> bool {
         let follows = |latest: &Association| is_followed_by(&association, latest, &self.knowing);
-        let is_over = self.latest.iter().any(follows);
+        let is_over = self.latest.iter().any(follows) || self.resets.has_reset(association.number);
         if writes.is_empty() || self.options.mode == Fence::Off || is_over {
             return false;
         }
@@ -333,6 +366,11 @@ impl WriteFence {
     /// Next action at `now`, on the latest association with a target.
     pub fn action(&mut self, target: SocketAddr, now: Instant) -> FenceAction {
         let over = self.ended.iter().filter_map(|ended| self.over_at(ended)).min();
+        let over = match self.reset(target, now) {
+            ResetAction::Execute(command) => return FenceAction::Reset(command),
+            ResetAction::Wait(until) => Some(over.map_or(until, |over| over.min(until))),
+            ResetAction::None => over,
+        };
         let ended = self.ended.iter().filter(|ended| self.knows(target, &ended.association));
         let questions: Vec<_> = ended.flat_map(EndedAssociation::questions).collect();
         if questions.is_empty()
@@ -397,6 +435,40 @@ impl WriteFence {
             }
             ProbeAnswer::Unproved => Vec::new(),
         }
+    }
+
+    /// Next command of a reset through the latest controller at a target.
+    fn reset(&mut self, target: SocketAddr, now: Instant) -> ResetAction {
+        let Some(through) = self.latest.iter().find(|latest| latest.target == target) else {
+            return ResetAction::None;
+        };
+        let mut until = None;
+        for EndedAssociation { association: ended, .. } in &self.ended {
+            let is_other = through.number != ended.number && through.controller != ended.controller;
+            let agree =
+                ended.nodes_agree || ended.ids_prove && knows(&self.knowing, through.target, ended);
+            if !(through.resets_others && is_other && agree) {
+                continue;
+            }
+            match self.resets.action(ended, through, &self.latest, now) {
+                ResetAction::None => {}
+                ResetAction::Wait(due) => until = Some(until.map_or(due, |until| due.min(until))),
+                execute @ ResetAction::Execute(_) => return execute,
+            }
+        }
+        until.map_or(ResetAction::None, ResetAction::Wait)
+    }
+
+    /// Reports the answer to a command of a reset. Returns the ended associations that it proves to
+    /// be over.
+    pub fn reset_answered(
+        &mut self,
+        command: &ResetCommand,
+        answer: &ResetAnswer,
+        now: Instant,
+    ) -> Vec<EndedAssociation> {
+        let is_reset = self.resets.answered(command, answer, now);
+        self.remove(|ended| is_reset && ended.association.number == command.ended)
     }
 
     /// Question whether a target has a queue of an association with another one, which is asked
@@ -481,5 +553,8 @@ fn is_followed_by(
 #[cfg(test)]
 #[path = "fence/model/tests.rs"]
 mod model;
+#[cfg(test)]
+#[path = "fence/model/controller_reset/tests.rs"]
+mod reset_model;
 #[cfg(test)]
 mod tests;

@@ -29,7 +29,7 @@ pub use discovery::{DiscoveryAction, DiscoveryLog, DiscoveryRead};
 pub use failure_kind::{FailureKind, Retryability};
 pub use fence::{
     Admission, Association, EndedAssociation, FenceAction, FenceProof, ProbeAnswer, ProbeQuestion,
-    UnansweredWrite, WriteFence,
+    ResetAnswer, ResetCommand, ResetStep, UnansweredWrite, WriteFence,
 };
 pub use identify_namespace::{IdentifyNamespace, IdentifyNamespaceAction};
 pub use keep_alive::{KeepAlive, KeepAliveAction};

@@ -129,6 +129,7 @@ mod tests {
                 writes: 2,
                 span: (NamespaceId(1), 7, 8),
                 is_probed: true,
+                can_be_reset: false,
                 opens_in: None,
                 timeout: Duration::from_secs(60),
             },

@@ -123,7 +123,14 @@ impl<P: Provider> Connecting<P> {
                 (control, probes),
                 event_task.notices.downgrade(),
             ),
-            channels: SupervisorChannels { shared, inbox, changes, events, first },
+            channels: SupervisorChannels {
+                shared,
+                inbox,
+                admin: event_task.admin.clone(),
+                changes,
+                events,
+                first,
+            },
             event_task,
             connected,
         }

@@ -11,7 +11,10 @@ use crate::{
     driver::{
         control::state_change::StateChange,
         data_path::{
-            admin_queue::{client::AdminRequest, counters::AdminCounters},
+            admin_queue::{
+                client::{AdminClient, AdminRequest},
+                counters::AdminCounters,
+            },
             connection_state::ConnectionWatch,
             controller_group::ControllerGroup,
             namespace_registry::NamespaceRegistry,
@@ -61,6 +64,8 @@ pub(crate) struct ControlChannels {
 pub(crate) struct SupervisorChannels<P: Provider> {
     pub(crate) shared: Arc<ControllerShared<P>>,
     pub(crate) inbox: ControlChannels,
+    /// Client of the supervisor's own admin queue, for the write fence.
+    pub(crate) admin: AdminClient<P>,
     /// Only sender, so that the streams of changes end with the supervisor.
     pub(crate) changes: broadcast::Sender<StateChange>,
     /// Sender of asynchronous events.

@@ -26,13 +26,14 @@ use crate::{
             controller_probe::ProbeContext,
         },
         control::{
-            fence_keeper::{answer_probes, keep_fence},
+            fence_keeper::{ResetContext, answer_probes, keep_fence},
             identify_namespace::identify_namespace,
             shared::{ControlChannels, ControlRequest, ControllerShared, SupervisorChannels},
             state_change::StateChange,
         },
         data_path::{
             admin_queue::{
+                client::AdminClient,
                 features::{enable_discovery_events, enable_events, enable_retry_delays},
                 queue::AdminQueue,
             },
@@ -56,6 +57,8 @@ pub(crate) struct Supervisor<P: Provider> {
     lifecycle: Lifecycle,
     shared: Arc<ControllerShared<P>>,
     inbox: ControlChannels,
+    /// Client of the admin queue of the live connection.
+    admin: AdminClient<P>,
     changes: broadcast::Sender<StateChange>,
     events: mpsc::Sender<AsyncEvent>,
     /// Number of pollers; the first connection lowers it to the number of I/O queues.
@@ -93,7 +96,7 @@ impl<P: Provider> Supervisor<P> {
         pollers: usize,
         wiring: SupervisorChannels<P>,
     ) -> Self {
-        let SupervisorChannels { shared, inbox, changes, events, first } = wiring;
+        let SupervisorChannels { shared, inbox, admin, changes, events, first } = wiring;
         Self {
             provider,
             lifecycle: Lifecycle::new(options.reconnect.clone()),
@@ -102,6 +105,7 @@ impl<P: Provider> Supervisor<P> {
             purpose,
             shared,
             inbox,
+            admin,
             changes,
             events,
             pollers: pollers.max(1),
@@ -259,7 +263,8 @@ impl<P: Provider> Supervisor<P> {
             domain: &connection.domain,
             memory: connection.memory.mode,
         };
-        let kept = keep_fence(watch.fence(), &probe);
+        let reset = ResetContext { admin: &self.admin, generation };
+        let kept = keep_fence(watch.fence(), &probe, &reset);
         let answered =
             answer_probes(&mut self.inbox.probes, connection.association.ids_prove, &probe);
         let failed = async {

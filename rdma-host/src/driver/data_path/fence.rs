@@ -19,7 +19,7 @@ use crate::{
     driver::{data_path::live_summary::LiveSummary, runtime},
     proto::{
         Admission, Association, EndedAssociation, FenceAction, FenceProof, ProbeAnswer,
-        ProbeQuestion, UnansweredWrite, WriteFence,
+        ProbeQuestion, ResetAnswer, ResetCommand, UnansweredWrite, WriteFence,
     },
     wire::{ControllerId, NamespaceId, Sqe},
 };
@@ -47,6 +47,8 @@ pub enum FenceChangeKind {
         span: (NamespaceId, u64, u64),
         /// True if the target is asked whether it still has the controller.
         is_probed: bool,
+        /// True if another controller of the subsystem, if one is connected, is asked to reset it.
+        can_be_reset: bool,
         /// Time from now on after which the fence opens; `None` if time opens it never.
         opens_in: Option<Duration>,
         /// Maximum time for which a write waits.
@@ -67,13 +69,23 @@ impl fmt::Display for FenceChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let controller = self.controller;
         match &self.kind {
-            FenceChangeKind::Closed { writes, span, is_probed, opens_in, timeout } => {
+            FenceChangeKind::Closed {
+                writes,
+                span,
+                is_probed,
+                can_be_reset,
+                opens_in,
+                timeout,
+            } => {
                 let (namespace, first, last) = span;
                 write!(
                     f,
                     "controller {controller} may still execute {writes} writes (namespace \
                      {namespace}, blocks {first} to {last}): writes to their blocks wait "
                 )?;
+                if *can_be_reset {
+                    f.write_str("until another controller of the subsystem has reset it, or ")?;
+                }
                 match (is_probed, opens_in) {
                     (true, _) => write!(
                         f,
@@ -154,6 +166,7 @@ impl SharedFence {
             writes: count,
             span: (namespace, first, last),
             is_probed: association.ids_prove,
+            can_be_reset: association.can_be_reset(),
             opens_in,
             timeout,
         };
@@ -198,6 +211,13 @@ impl SharedFence {
             }
         };
         self.open(proof, |fence| fence.answered(target, question, answer));
+    }
+
+    /// Reports the answer to a command of a reset.
+    pub(crate) fn reset_answered(&self, command: &ResetCommand, answer: &ResetAnswer) {
+        self.open(FenceProof::ControllerReset, |fence| {
+            fence.reset_answered(command, answer, runtime::now())
+        });
     }
 
     /// Opens the fence as far as time has passed.

@@ -5,7 +5,10 @@ use std::{fmt::Write as _, net::Ipv4Addr, ops::Range};
 use super::*;
 use crate::{
     proto::CommandClass,
-    wire::{NamespaceId, Opcode, Sqe},
+    wire::{
+        CrossControllerResetEntry, CrossControllerResetLog, CrossControllerResetStatus,
+        NamespaceId, Opcode, Sqe,
+    },
 };
 
 const LEGEND: &str = "\
@@ -32,6 +35,8 @@ What opens the fence: rows are events after the loss, columns are modes.
   , Linux         the target names itself so: an id that it does not know proves the end, and that
                   a controller has no such queue, the end of the queue
   , CQT           the target reports a Controller Quiesce Time of 3 s; keep-alive is after 2 s
+  , CCR           another controller of the subsystem is connected, and resets controllers
+                  (Cross-Controller Reset)
   told            by the option, ids of controllers are a proof on this target
 
 Against Linux: it sends everything again at once, and has no fence (off). The patches proposed for
@@ -46,7 +51,7 @@ fn sqe(opcode: Opcode, lba: u8, fused: bool) -> Sqe {
     zerocopy::transmute!(bytes)
 }
 
-fn association(number: u64, controller: u16) -> Association {
+pub(super) fn association(number: u64, controller: u16) -> Association {
     Association {
         number,
         target: TARGET,
@@ -56,11 +61,15 @@ fn association(number: u64, controller: u16) -> Association {
         quiesce_time: Duration::ZERO,
         ids_prove: false,
         queues_prove: false,
+        instance: None,
+        resets_others: false,
+        nodes_agree: true,
     }
 }
 
 /// Address of the target.
-const TARGET: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 4420);
+pub(super) const TARGET: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 4420);
 
 fn blocks(namespace: u32, blocks: Range<u64>) -> WrittenBlocks {
     WrittenBlocks { namespace: NamespaceId(namespace), blocks }
@@ -76,7 +85,7 @@ fn question(controller: u16, queue: u16) -> ProbeQuestion {
 }
 
 /// Fence after the loss of an association with a write to block 7.
-fn closed(options: FenceOptions, association: Association, at: Instant) -> WriteFence {
+pub(super) fn closed(options: FenceOptions, association: Association, at: Instant) -> WriteFence {
     let mut fence = WriteFence::new(options);
     fence.established(association);
     fence.close(association, at, written(1, 7..8));
@@ -124,7 +133,7 @@ fn commands() -> String {
 /// Event after the loss, at which the fence may open.
 type Event = (&'static str, fn(&mut WriteFence, Association, Instant));
 
-const EVENTS: [Event; 13] = [
+const EVENTS: [Event; 20] = [
     ("new connection, same id", |fence, association, _| {
         fence.established(Association { number: 2, ..association });
     }),
@@ -152,6 +161,27 @@ const EVENTS: [Event; 13] = [
         let answer = ProbeAnswer::of(Status(0x400c), 0x0001_0010);
         fence.answered(TARGET, question(association.controller.0, 1), answer);
     }),
+    ("reset: refused", |fence, association, at| {
+        reset(fence, association, at, &[NO_ENTRY, response(0x4001, 0)]);
+    }),
+    ("reset: done at once", |fence, association, at| {
+        reset(fence, association, at, &[NO_ENTRY, response(0, 1)]);
+    }),
+    ("reset: begun", |fence, association, at| {
+        reset(fence, association, at, &[NO_ENTRY, response(0, 0b110)]);
+    }),
+    ("begun, log page: done", |fence, association, at| {
+        reset(fence, association, at, &[NO_ENTRY, response(0, 0), entry(1, 3, 1)]);
+    }),
+    ("the same, failed", |fence, association, at| {
+        reset(fence, association, at, &[NO_ENTRY, response(0, 0), entry(1, 3, 2)]);
+    }),
+    ("the same, of another id", |fence, association, at| {
+        reset(fence, association, at, &[NO_ENTRY, response(0, 0), entry(5, 3, 1)]);
+    }),
+    ("done, but before the reset", |fence, association, at| {
+        reset(fence, association, at, &[entry(1, 3, 1); 8]);
+    }),
     ("keep-alive timeout", |fence, _, at| drop(fence.elapse(at + Duration::from_secs(2)))),
     ("2 × keep-alive", |fence, _, at| drop(fence.elapse(at + Duration::from_millis(4001)))),
     ("2 × keep-alive + CQT", |fence, _, at| drop(fence.elapse(at + Duration::from_secs(7)))),
@@ -162,10 +192,57 @@ const EVENTS: [Event; 13] = [
     ("the owner's word", |fence, _, _| drop(fence.open())),
 ];
 
+/// Answer of another controller, in the order of the commands.
+#[derive(Clone, Copy)]
+enum OfOther {
+    Response(Status, u32),
+    Log(Option<CrossControllerResetEntry>),
+}
+
+const NO_ENTRY: OfOther = OfOther::Log(None);
+
+fn response(status: u16, result: u32) -> OfOther {
+    OfOther::Response(Status(status), result)
+}
+
+const fn entry(impacted: u16, uniquifier: u8, status: u8) -> OfOther {
+    OfOther::Log(Some(CrossControllerResetEntry {
+        impacted: ControllerId(impacted),
+        uniquifier,
+        status: CrossControllerResetStatus(status),
+    }))
+}
+
+/// Connects another controller, which answers like this.
+fn reset(fence: &mut WriteFence, association: Association, at: Instant, answers: &[OfOther]) {
+    let controller = ControllerId(2);
+    fence.established(Association { number: 2, controller, ..association });
+    let (mut now, mut answers) = (at, answers.iter());
+    // The most that the answers need.
+    for _ in 0..32 {
+        match fence.action(TARGET, now) {
+            FenceAction::Reset(command) => {
+                let Some(&answer) = answers.next() else { return };
+                let answer = match answer {
+                    OfOther::Response(status, result) => ResetAnswer::Response(status, result),
+                    OfOther::Log(entry) => {
+                        ResetAnswer::Log(CrossControllerResetLog { entries: Vec::from_iter(entry) })
+                    }
+                };
+                fence.reset_answered(&command, &answer, now);
+            }
+            FenceAction::Wait(until) => now = until,
+            FenceAction::Probe(_) | FenceAction::None => return,
+        }
+    }
+}
+
 fn proofs() -> String {
     let other = association(1, 1);
     let ids_prove = Association::ids_prove(&options(), "Linux");
     let linux = Association { ids_prove, queues_prove: true, ..other };
+    let instance = Some(ControllerInstance { uniquifier: 3, random: 1 });
+    let resetting = Association { instance, resets_others: true, ..other };
     let quiescing = Association { quiesce_time: Duration::from_secs(3), ..other };
     let told = options().controller_ids(Some(true));
     let told = Association { ids_prove: Association::ids_prove(&told, "SCRIPT"), ..other };
@@ -174,6 +251,7 @@ fn proofs() -> String {
         ("proof", Fence::Proof, other),
         ("proof, told", Fence::Proof, told),
         ("proof, CQT", Fence::Proof, quiescing),
+        ("proof, CCR", Fence::Proof, resetting),
         ("linux, CQT", Fence::Linux, quiescing),
         ("time", Fence::Time, other),
         ("off", Fence::Off, linux),
@@ -190,7 +268,7 @@ fn proofs() -> String {
         match fence.action(TARGET, at) {
             FenceAction::Probe(_) => "asks",
             FenceAction::None if fence.is_open() => "open",
-            FenceAction::None | FenceAction::Wait(_) => "-",
+            FenceAction::None | FenceAction::Wait(_) | FenceAction::Reset(_) => "-",
         }
     };
     line("loss", columns.iter().map(asks).collect());

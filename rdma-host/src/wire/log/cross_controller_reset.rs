@@ -68,7 +68,7 @@ const _: () = assert!(size_of::<Entry>() == 8);
 
 impl CrossControllerResetLog {
     /// Size of the page in bytes with the maximum number of entries, 511.
-    pub const SIZE: usize = 4096;
+    pub const SIZE: u32 = 4096;
 
     /// RMC in the log specific parameter (LSP): the entries of resets that have ended are removed
     /// after they are read.
@@ -133,7 +133,7 @@ mod tests {
             let page = LogPage::CROSS_CONTROLLER_RESET;
             assert_eq!(error, LogError::Length { page, bytes: length, least });
         }
-        let mut most = vec![0; CrossControllerResetLog::SIZE];
+        let mut most = vec![0; CrossControllerResetLog::SIZE as usize];
         most[..2].copy_from_slice(&511u16.to_le_bytes());
         assert_eq!(CrossControllerResetLog::parse(&most).unwrap().entries.len(), 511);
         most[..2].copy_from_slice(&512u16.to_le_bytes());

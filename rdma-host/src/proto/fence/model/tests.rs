@@ -191,6 +191,9 @@ impl Known {
             quiesce_time: Duration::from_secs(target.quiesce.unwrap_or(0).into()),
             ids_prove: ids >= Ids::Controllers,
             queues_prove: ids >= Ids::Queues,
+            instance: None,
+            resets_others: false,
+            nodes_agree: false,
         };
         let closed_at = Instant::now();
         let now = closed_at + Duration::from_secs((self.now - self.closed_at).into());
@@ -202,7 +205,7 @@ impl Known {
         fence.established(association(2, ControllerId(self.id)));
         let question = match fence.action(ADDRESS, closed_at) {
             FenceAction::Probe(question) => Some(question),
-            FenceAction::None | FenceAction::Wait(_) => None,
+            FenceAction::None | FenceAction::Wait(_) | FenceAction::Reset(_) => None,
         };
         match (self.answer, question) {
             (Some(Proof::Gone), Some(question)) => {
