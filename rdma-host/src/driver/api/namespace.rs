@@ -194,6 +194,7 @@ impl Namespace {
 
     /// Maximum data transfer of one command in bytes; larger transfers are split. A reconnect may
     /// change it.
+    #[inline]
     #[must_use]
     pub fn transfer_bytes_max(&self) -> u64 {
         // Whole blocks, and at least one: a controller can transfer each of its blocks.
@@ -203,6 +204,7 @@ impl Namespace {
     }
 
     /// Maximum bytes of one command, metadata included.
+    #[inline]
     pub(super) fn command_bytes_max(&self) -> u64 {
         self.live.transfer_bytes_max()
     }
@@ -348,7 +350,7 @@ impl Namespace {
         joined.into_result()
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn command(&self, direction: Direction, lba: u64, buffer: Buffer) -> Command {
         let blocks = self.info.blocks_in(buffer.len());
         let command = self.plain_command(direction, lba, blocks, buffer);
@@ -359,7 +361,7 @@ impl Namespace {
     }
 
     /// Command without protection information.
-    #[inline]
+    #[inline(always)]
     pub(super) fn plain_command(
         &self,
         direction: Direction,
@@ -415,13 +417,14 @@ impl Namespace {
         self.begin(command).await.await
     }
 
+    #[inline(always)]
     pub(crate) fn check(&self, lba: u64, bytes: u64) -> Result<(), Misuse> {
         self.check_replaced()?;
         self.check_range(lba, bytes).map(drop)
     }
 
     /// Checks a transfer without metadata.
-    #[inline]
+    #[inline(always)]
     pub(super) fn check_transfer(&self, lba: u64, bytes: u64) -> Result<(), Misuse> {
         if self.info.metadata.bytes != 0 && !self.info.metadata.is_protection_only() {
             Misuse::check_no_metadata(&self.info)?;
@@ -429,6 +432,7 @@ impl Namespace {
         self.check(lba, bytes)
     }
 
+    #[inline]
     pub(super) fn check_replaced(&self) -> Result<(), Misuse> {
         if self.entry.is_replaced() {
             return Err(Misuse::NamespaceReplaced(self.info.id));
@@ -501,6 +505,7 @@ impl Namespace {
 
 /// Checks that a range is within a namespace of `size` blocks and a multiple of the block size;
 /// returns the number of blocks.
+#[inline]
 pub(super) fn check_range(
     namespace: &NamespaceInfo,
     size: u64,

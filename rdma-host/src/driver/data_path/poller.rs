@@ -341,8 +341,10 @@ impl<P: Provider> Poller<P> {
         Ok(count)
     }
 
+    /// As [`poll_with`](Self::poll_with), but completions that are stored are left, for
+    /// [`take`](Self::take). Returns their number; the others are passed to `each` with those.
     #[inline(always)]
-    fn poll_into(
+    pub(crate) fn poll_into(
         &mut self,
         each: impl FnMut(&mut VecDeque<CommandCompletion>, CommandCompletion),
     ) -> Result<usize, Error> {

@@ -19,9 +19,8 @@ use verbs::{Provider, RdmaCore};
 
 pub use self::namespace::LocalNamespace;
 use self::{
-    requests::LocalRequests,
-    slots::NONE,
-    tasks::{LocalTask, LocalTasks, WokenTasks},
+    requests::{LocalRequests, LocalShared},
+    tasks::{CurrentTask, LocalTask, LocalTasks, WokenTasks},
 };
 use crate::{
     driver::{
@@ -60,8 +59,10 @@ use crate::{
 /// # }
 /// ```
 pub struct LocalPoller<P: Provider = RdmaCore> {
-    requests: Rc<RefCell<LocalRequests<P>>>,
+    shared: Rc<LocalShared<P>>,
     tasks: RefCell<LocalTasks>,
+    /// Tasks that are to be added.
+    spawned: RefCell<Vec<LocalTask>>,
     woken: Arc<WokenTasks>,
     /// Waker of the future that drives the poller.
     main: Waker,
@@ -69,6 +70,7 @@ pub struct LocalPoller<P: Provider = RdmaCore> {
     /// Descriptor to sleep on, registered with a runtime.
     descriptor: RefCell<Option<(RuntimeId, AsyncDescriptor)>>,
     is_driven: Cell<bool>,
+    lists: RefCell<TurnLists>,
 }
 
 /// Number of the future that drives the poller, among those of tasks.
@@ -77,7 +79,7 @@ const MAIN: u32 = 0;
 /// Number of turns and completions after which other tasks of the runtime run.
 const TURNS_MAX: usize = 1024;
 
-/// Vectors that each turn uses again.
+/// Vectors that each turn uses again; empty between turns.
 #[derive(Default)]
 struct TurnLists {
     ready: Vec<u32>,
@@ -89,18 +91,20 @@ impl<P: Provider> LocalPoller<P> {
     /// sleeping when no command has completed.
     #[must_use]
     pub fn new(poller: Poller<P>, waiter: Waiter) -> Self {
-        let mut requests = LocalRequests::new(poller);
         let woken = Arc::<WokenTasks>::default();
         let main = woken.waker(MAIN);
-        requests.slots.add_task_waker(main.clone());
+        let requests = RefCell::new(LocalRequests::new(poller));
+        let current = Cell::new(CurrentTask::NONE);
         Self {
-            requests: Rc::new(RefCell::new(requests)),
-            tasks: RefCell::new(LocalTasks::new()),
+            shared: Rc::new(LocalShared { requests, current }),
+            tasks: RefCell::new(LocalTasks::new(main.clone())),
+            spawned: RefCell::default(),
             woken,
             main,
             waiter: RefCell::new(waiter),
             descriptor: RefCell::default(),
             is_driven: Cell::new(false),
+            lists: RefCell::default(),
         }
     }
 
@@ -108,24 +112,14 @@ impl<P: Provider> LocalPoller<P> {
     /// [identified](crate::Controller::identify_namespace) on the poller's controller.
     #[must_use]
     pub fn namespace(&self, info: NamespaceInfo) -> LocalNamespace<P> {
-        LocalNamespace::new(info, &self.requests)
+        LocalNamespace::new(info, &self.shared)
     }
 
     /// Adds a task, which is polled while the poller is driven. If it has not ended by then, it is
     /// dropped with the poller.
     pub fn spawn_local(&self, task: impl Future<Output = ()> + 'static) {
-        let mut tasks = self.tasks.borrow_mut();
-        let mut requests = self.requests.borrow_mut();
-        let slots = &mut requests.slots;
-        let number = tasks.reuse().unwrap_or_else(|| {
-            let number = slots.next_task();
-            slots.add_task_waker(self.woken.waker(number))
-        });
-        tasks.insert(number, LocalTask::new(task, slots.task_waker(number)));
-        slots.set_ready(number);
-        let driver = requests.driver.take();
-        drop((tasks, requests));
-        if let Some(driver) = driver {
+        self.spawned.borrow_mut().push(Box::pin(task));
+        if let Some(driver) = self.take_driver() {
             driver.wake();
         }
     }
@@ -142,33 +136,31 @@ impl<P: Provider> LocalPoller<P> {
     pub async fn run_until<F: Future>(&self, future: F) -> F::Output {
         let _driving = Driving::new(&self.is_driven);
         let mut future = pin!(future);
-        let mut lists = TurnLists::default();
-        self.requests.borrow_mut().slots.set_ready(MAIN);
-        std::future::poll_fn(|context| self.drive(future.as_mut(), &mut lists, context)).await
+        self.shared.requests.borrow_mut().slots.set_ready(MAIN);
+        std::future::poll_fn(|context| self.drive(future.as_mut(), context)).await
     }
 
     /// Calls `read` with the statistics of the poller.
     pub fn with_statistics<T>(&self, read: impl FnOnce(&mut Statistics) -> T) -> T {
-        read(self.requests.borrow_mut().poller.statistics())
+        read(self.shared.requests.borrow_mut().poller.statistics())
     }
 
     fn drive<F: Future>(
         &self,
         mut main: Pin<&mut F>,
-        lists: &mut TurnLists,
         context: &mut Context<'_>,
     ) -> Poll<F::Output> {
         self.woken.driver.register(context.waker());
         drop(self.take_driver());
+        let lists = &mut *self.lists.borrow_mut();
         let mut turns = 0;
         loop {
-            if self.poll_tasks(lists)
-                && let Poll::Ready(output) = self.poll_main(main.as_mut())
-            {
-                return Poll::Ready(output);
-            }
+            let main_is_ready = self.poll_tasks(lists);
             let polled = !lists.ready.is_empty();
             lists.ready.clear();
+            if main_is_ready && let Poll::Ready(output) = self.poll_main(main.as_mut()) {
+                return Poll::Ready(output);
+            }
             let completed = self.poll(lists);
             turns += 1 + completed;
             if completed > 0 {
@@ -186,37 +178,40 @@ impl<P: Provider> LocalPoller<P> {
     /// Polls the tasks that are ready; returns true if the future that drives the poller is.
     #[inline(always)]
     fn poll_tasks(&self, lists: &mut TurnLists) -> bool {
-        self.requests.borrow_mut().slots.swap_ready(&mut lists.ready);
+        self.shared.requests.borrow_mut().slots.swap_ready(&mut lists.ready);
         self.woken.take(&mut lists.ready);
-        let mut main_is_ready = false;
-        for &number in &lists.ready {
-            if number == MAIN {
-                main_is_ready = true;
-                continue;
-            }
-            let Some(mut task) = self.tasks.borrow_mut().take(number) else { continue };
-            self.requests.borrow_mut().slots.set_current(number);
-            if task.poll() {
-                drop(task);
-                self.tasks.borrow_mut().end(number);
-            } else {
-                self.tasks.borrow_mut().insert(number, task);
-            }
+        if !self.spawned.borrow().is_empty() {
+            self.add_spawned(&mut lists.ready);
         }
+        let mut main_is_ready = false;
+        let mut tasks = self.tasks.borrow_mut();
+        for &number in &lists.ready {
+            main_is_ready |= number == MAIN;
+            tasks.poll(number, &self.shared.current);
+        }
+        self.shared.current.set(CurrentTask::NONE);
         main_is_ready
     }
 
+    #[cold]
+    fn add_spawned(&self, ready: &mut Vec<u32>) {
+        let mut tasks = self.tasks.borrow_mut();
+        let spawned = self.spawned.take();
+        ready.extend(spawned.into_iter().map(|task| tasks.add(task, &self.woken)));
+    }
+
     fn poll_main<F: Future>(&self, main: Pin<&mut F>) -> Poll<F::Output> {
-        self.requests.borrow_mut().slots.set_current(MAIN);
-        main.poll(&mut Context::from_waker(&self.main))
+        self.shared.current.set(CurrentTask::new(MAIN, &self.main));
+        let polled = main.poll(&mut Context::from_waker(&self.main));
+        self.shared.current.set(CurrentTask::NONE);
+        polled
     }
 
     /// Sends what was submitted, polls, and wakes the tasks of other executors; returns the number
     /// of requests that have completed.
     #[inline(always)]
     fn poll(&self, lists: &mut TurnLists) -> usize {
-        let mut requests = self.requests.borrow_mut();
-        requests.slots.set_current(NONE);
+        let mut requests = self.shared.requests.borrow_mut();
         let completed = requests.poll();
         requests.slots.swap_wakers(&mut lists.wakers);
         drop(requests);
@@ -226,13 +221,13 @@ impl<P: Provider> LocalPoller<P> {
 
     /// Returns true if the poller is to be polled again at once.
     fn spins(&self) -> bool {
-        self.requests.borrow().poller.is_connected() && self.waiter.borrow_mut().spins()
+        self.shared.requests.borrow().poller.is_connected() && self.waiter.borrow_mut().spins()
     }
 
     /// Prepares for sleep; ready if there is something to do. The driver is woken by the poller's
     /// descriptor, by requests of other executors' tasks, and by the wakers of its own.
     fn sleep(&self, context: &mut Context<'_>) -> Poll<()> {
-        let mut requests = self.requests.borrow_mut();
+        let mut requests = self.shared.requests.borrow_mut();
         if requests.has_failed() {
             drop(requests);
             return self.wait_for_requests(context);
@@ -267,22 +262,23 @@ impl<P: Provider> LocalPoller<P> {
     /// Has requests wake the driver.
     fn wait_for_requests(&self, context: &mut Context<'_>) -> Poll<()> {
         let waker = context.waker().clone();
-        let before = self.requests.borrow_mut().driver.replace(waker);
+        let before = self.shared.requests.borrow_mut().driver.replace(waker);
         drop(before);
         Poll::Pending
     }
 
     fn take_driver(&self) -> Option<Waker> {
-        self.requests.borrow_mut().driver.take()
+        self.shared.requests.borrow_mut().driver.take()
     }
 }
 
 impl<P: Provider> Drop for LocalPoller<P> {
     fn drop(&mut self) {
         // Tasks that are dropped use the poller.
-        drop(std::mem::replace(self.tasks.get_mut(), LocalTasks::new()));
+        self.spawned.take();
+        drop(std::mem::replace(self.tasks.get_mut(), LocalTasks::new(self.main.clone())));
         let mut wakers = Vec::new();
-        let mut requests = self.requests.borrow_mut();
+        let mut requests = self.shared.requests.borrow_mut();
         requests.fail(Error::Closed);
         requests.slots.swap_wakers(&mut wakers);
         drop(requests);

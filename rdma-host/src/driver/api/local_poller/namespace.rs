@@ -1,9 +1,7 @@
 //! Namespace of a local poller, and the futures of its operations.
 
 use std::{
-    cell::RefCell,
     future::Future,
-    mem,
     pin::Pin,
     rc::Rc,
     sync::Arc,
@@ -12,7 +10,10 @@ use std::{
 
 use verbs::{Buffer, Provider, RdmaCore};
 
-use super::requests::{LocalCompletion, LocalRequests};
+use super::{
+    requests::{LocalCompletion, LocalShared},
+    slots::NONE,
+};
 use crate::{
     driver::{
         api::namespace::{Direction, JoinedParts, Namespace, PartOutcome, TransferError},
@@ -31,21 +32,21 @@ use crate::{
 pub struct LocalNamespace<P: Provider = RdmaCore> {
     /// Namespace without queues of its own.
     namespace: Namespace,
-    requests: Rc<RefCell<LocalRequests<P>>>,
+    shared: Rc<LocalShared<P>>,
 }
 
 impl<P: Provider> Clone for LocalNamespace<P> {
     fn clone(&self) -> Self {
-        Self { namespace: self.namespace.clone(), requests: Rc::clone(&self.requests) }
+        Self { namespace: self.namespace.clone(), shared: Rc::clone(&self.shared) }
     }
 }
 
 impl<P: Provider> LocalNamespace<P> {
-    pub(super) fn new(info: NamespaceInfo, requests: &Rc<RefCell<LocalRequests<P>>>) -> Self {
-        let borrowed = requests.borrow();
-        let (registry, live) = borrowed.poller.controller().expect("a poller has a controller");
+    pub(super) fn new(info: NamespaceInfo, shared: &Rc<LocalShared<P>>) -> Self {
+        let requests = shared.requests.borrow();
+        let (registry, live) = requests.poller.controller().expect("a poller has a controller");
         let namespace = Namespace::new(info, Arc::default(), Arc::clone(live), registry);
-        Self { namespace, requests: Rc::clone(requests) }
+        Self { namespace, shared: Rc::clone(shared) }
     }
 
     /// Latest Identify Namespace data; the size may change.
@@ -119,8 +120,8 @@ impl<P: Provider> LocalNamespace<P> {
         CommandCompletion { user, ..self.begin(command).await }
     }
 
-    fn begin(&self, mut command: Command) -> LocalCompletion<'_, P> {
-        LocalCompletion::new(&self.requests, &mut command, None)
+    fn begin(&self, command: Command) -> LocalCompletion<'_, P> {
+        LocalCompletion::new(&self.shared, command)
     }
 
     /// Transfers a range that has been checked, with any number of commands.
@@ -182,89 +183,95 @@ impl<P: Provider> LocalNamespace<P> {
 /// Transfer of a whole buffer. Nothing is submitted before it is polled.
 struct LocalTransfer<'namespace, P: Provider> {
     namespace: &'namespace LocalNamespace<P>,
-    direction: Direction,
     lba: u64,
-    progress: Progress<'namespace, P>,
+    direction: Direction,
+    /// Slot of the command, if one is enough, while it is in flight or waits for room; else
+    /// [`NONE`].
+    slot: u32,
+    /// Buffer of a transfer that has not begun.
+    unsent: Option<Buffer>,
+    /// Transfer by several commands.
+    parts: Option<PartsTransfer<'namespace>>,
 }
 
-enum Progress<'namespace, P: Provider> {
-    /// Buffer of a transfer that has not begun.
-    Unsent(Buffer),
-    /// One command, in flight or waiting for room.
-    InFlight(LocalCompletion<'namespace, P>),
-    /// Several commands.
-    Slow(Pin<Box<dyn Future<Output = Result<Buffer, TransferError>> + 'namespace>>),
-    Ended,
-}
+type PartsTransfer<'a> = Pin<Box<dyn Future<Output = Result<Buffer, TransferError>> + 'a>>;
 
 impl<'namespace, P: Provider> LocalTransfer<'namespace, P> {
+    #[inline(always)]
     fn new(
         namespace: &'namespace LocalNamespace<P>,
         direction: Direction,
         lba: u64,
         buffer: Buffer,
     ) -> Self {
-        Self { namespace, direction, lba, progress: Progress::Unsent(buffer) }
+        Self { namespace, lba, direction, slot: NONE, unsent: Some(buffer), parts: None }
     }
 
     /// Submits the command, if one is enough.
     #[inline(always)]
-    fn begin(
-        &self,
-        buffer: Buffer,
-        waker: &Waker,
-    ) -> Result<Progress<'namespace, P>, TransferError> {
+    fn begin(&mut self, buffer: Buffer, waker: &Waker) -> Result<(), TransferError> {
         let Self { namespace: local, direction, lba, .. } = *self;
         let (namespace, bytes) = (&local.namespace, buffer.len() as u64);
         if let Err(error) = namespace.check_transfer(lba, bytes) {
             return Err(TransferError::unsent(error, buffer));
         }
         if bytes > namespace.transfer_bytes_max() {
-            return Ok(Progress::Slow(Box::pin(local.transfer_parts(direction, lba, buffer))));
+            self.parts = Some(Box::pin(local.transfer_parts(direction, lba, buffer)));
+        } else {
+            let mut command = namespace.command(direction, lba, buffer);
+            self.slot = local.shared.submit(&mut command, Some(waker));
         }
-        let mut command = namespace.command(direction, lba, buffer);
-        let completion = LocalCompletion::new(&local.requests, &mut command, Some(waker));
-        Ok(Progress::InFlight(completion))
+        Ok(())
+    }
+
+    #[cold]
+    fn poll_parts(&mut self, context: &mut Context<'_>) -> Poll<Result<Buffer, TransferError>> {
+        let parts = self.parts.as_mut().expect("a transfer that has ended is not polled again");
+        let ended = parts.as_mut().poll(context);
+        if ended.is_ready() {
+            self.parts = None;
+        }
+        ended
     }
 }
 
 impl<P: Provider> Future for LocalTransfer<'_, P> {
     type Output = Result<Buffer, TransferError>;
 
-    #[inline]
+    #[inline(always)]
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        if let Progress::Unsent(_) = self.progress
-            && let Progress::Unsent(buffer) = mem::replace(&mut self.progress, Progress::Ended)
-        {
-            self.progress = match self.begin(buffer, context.waker()) {
-                Ok(Progress::InFlight(completion)) => {
-                    self.progress = Progress::InFlight(completion);
-                    return Poll::Pending;
-                }
-                Ok(progress) => progress,
-                Err(error) => return Poll::Ready(Err(error)),
-            };
+        if let Some(buffer) = self.unsent.take() {
+            if let Err(error) = self.begin(buffer, context.waker()) {
+                return Poll::Ready(Err(error));
+            }
+            if self.slot != NONE {
+                return Poll::Pending;
+            }
         }
-        if let Progress::InFlight(completion) = &mut self.progress {
-            let Poll::Ready(done) = completion.poll_buffer(context) else { return Poll::Pending };
-            self.progress = Progress::Ended;
+        if self.slot != NONE {
+            let shared = &self.namespace.shared;
+            let Poll::Ready(done) = shared.poll_buffer(self.slot, context.waker()) else {
+                return Poll::Pending;
+            };
+            self.slot = NONE;
             match done {
                 Ok(buffer) => return Poll::Ready(Ok(buffer)),
                 // It may have to be sent in parts.
                 Err(done) => {
                     let Self { namespace, direction, lba, .. } = *self;
-                    self.progress =
-                        Progress::Slow(Box::pin(namespace.finish_part(direction, lba, done)));
+                    self.parts = Some(Box::pin(namespace.finish_part(direction, lba, done)));
                 }
             }
         }
-        let Progress::Slow(transfer) = &mut self.progress else {
-            panic!("a transfer that has ended is not polled again");
-        };
-        let ended = transfer.as_mut().poll(context);
-        if ended.is_ready() {
-            self.progress = Progress::Ended;
+        self.poll_parts(context)
+    }
+}
+
+impl<P: Provider> Drop for LocalTransfer<'_, P> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        if self.slot != NONE {
+            self.namespace.shared.abandon(self.slot);
         }
-        ended
     }
 }

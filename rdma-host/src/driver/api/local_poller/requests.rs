@@ -1,7 +1,7 @@
 //! Requests of the futures of one thread, and the poller that executes them.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::VecDeque,
     future::Future,
     pin::Pin,
@@ -10,7 +10,10 @@ use std::{
 
 use verbs::{Buffer, Provider};
 
-use super::slots::{LocalSlots, Owner};
+use super::{
+    slots::{LocalSlots, NONE, Owner},
+    tasks::CurrentTask,
+};
 use crate::{
     driver::data_path::{
         command::{Command, CommandCompletion},
@@ -18,6 +21,12 @@ use crate::{
     },
     error::Error,
 };
+
+/// Requests of the futures of a thread, and the task that makes them.
+pub(super) struct LocalShared<P: Provider> {
+    pub(super) requests: RefCell<LocalRequests<P>>,
+    pub(super) current: Cell<CurrentTask>,
+}
 
 /// Poller and its requests.
 pub(super) struct LocalRequests<P: Provider> {
@@ -34,9 +43,9 @@ pub(super) struct LocalRequests<P: Provider> {
 /// Future of the completion of a request. The command is executed even if the future is dropped,
 /// unless it waits for room.
 pub(super) struct LocalCompletion<'poller, P: Provider> {
-    requests: &'poller RefCell<LocalRequests<P>>,
-    /// `None` once the completion was received.
-    slot: Option<u32>,
+    shared: &'poller LocalShared<P>,
+    /// [`NONE`] once the completion was received.
+    slot: u32,
 }
 
 impl<P: Provider> LocalRequests<P> {
@@ -79,18 +88,29 @@ impl<P: Provider> LocalRequests<P> {
         if self.failure.is_some() {
             return 0;
         }
-        let Self { poller, slots, .. } = self;
-        let polled = poller
-            .ring_doorbells()
-            .and_then(|()| poller.poll_with(|completion| slots.complete(completion)));
-        let completed = match polled {
-            Ok(completed) => completed,
-            Err(error) => self.fail(error),
-        };
+        let mut completed = 0;
+        if let Err(error) = self.poll_completions(&mut completed) {
+            completed += self.fail(error);
+        }
         if !self.waiting.is_empty() {
             self.submit_waiting();
         }
         completed
+    }
+
+    #[inline(always)]
+    fn poll_completions(&mut self, completed: &mut usize) -> Result<(), Error> {
+        let Self { poller, slots, .. } = self;
+        poller.ring_doorbells()?;
+        while let Some(completion) = poller.take() {
+            slots.complete(completion);
+            *completed += 1;
+        }
+        poller.poll_into(|_, completion| {
+            slots.complete(completion);
+            *completed += 1;
+        })?;
+        Ok(())
     }
 
     /// Submits the commands that wait, as far as there is room.
@@ -129,67 +149,89 @@ impl<P: Provider> LocalRequests<P> {
     }
 }
 
-impl<'poller, P: Provider> LocalCompletion<'poller, P> {
-    /// Submits a command, which is taken. Its completion wakes the task of this waker; without one
-    /// the future is yet to be polled.
+impl<P: Provider> LocalShared<P> {
+    /// Owner of a request whose future is polled with this waker.
+    #[inline(always)]
+    fn owner(&self, waker: &Waker) -> Owner {
+        let task = self.current.get().number(waker);
+        task.map_or_else(|| Owner::Waker(waker.clone()), Owner::Task)
+    }
+
+    /// Submits a command, which is taken; returns the slot. Its completion wakes the task of this
+    /// waker; without one the future is yet to be polled.
     #[inline(always)] // the command is built in its place
-    pub(super) fn new(
-        requests: &'poller RefCell<LocalRequests<P>>,
-        command: &mut Command,
-        waker: Option<&Waker>,
-    ) -> Self {
-        let owner = waker.map_or(Owner::Unpolled, |waker| owner(requests, waker));
+    pub(super) fn submit(&self, command: &mut Command, waker: Option<&Waker>) -> u32 {
+        let owner = waker.map_or(Owner::Unpolled, |waker| self.owner(waker));
         let wakes = matches!(owner, Owner::Waker(_));
-        let mut borrowed = requests.borrow_mut();
-        let slot = borrowed.slots.begin(owner);
+        let mut requests = self.requests.borrow_mut();
+        let slot = requests.slots.begin(owner);
         command.user = slot.into();
-        borrowed.submit(command);
-        let driver = borrowed.driver.take();
-        // It may be that a poller that has failed is not driven any more.
-        let failed = wakes && borrowed.slots.is_completed(slot);
-        drop(borrowed);
+        requests.submit(command);
+        if wakes || requests.driver.is_some() {
+            drop(requests);
+            self.wake_after_submission(slot, waker);
+        }
+        slot
+    }
+
+    /// Wakes the driver of the poller, if it sleeps; and the future, if the command was refused: it
+    /// may be that a poller that has failed is not driven any more.
+    #[inline(never)]
+    fn wake_after_submission(&self, slot: u32, waker: Option<&Waker>) {
+        let mut requests = self.requests.borrow_mut();
+        let driver = requests.driver.take();
+        let is_completed = requests.slots.is_completed(slot);
+        drop(requests);
         if let Some(driver) = driver {
             driver.wake();
         }
-        if failed && let Some(waker) = waker {
+        if is_completed && let Some(waker) = waker {
             waker.wake_by_ref();
         }
-        Self { requests, slot: Some(slot) }
     }
 
-    /// Receives the completion as the future does; of a command with data that has succeeded only
-    /// the buffer, which saves moving the rest.
-    ///
-    /// # Panics
-    ///
-    /// When it was ready before.
+    /// Receives the completion of a slot as a [`LocalCompletion`] does; of a command with data that
+    /// has succeeded only the buffer, which saves moving the rest.
     #[inline(always)]
     pub(super) fn poll_buffer(
-        &mut self,
-        context: &mut Context<'_>,
+        &self,
+        slot: u32,
+        waker: &Waker,
     ) -> Poll<Result<Buffer, CommandCompletion>> {
-        let slot = self.slot.expect("a future that is ready is not polled again");
         let received = self.requests.borrow_mut().slots.receive_buffer(slot);
-        match received {
-            Poll::Ready(done) => {
-                self.slot = None;
-                Poll::Ready(done)
-            }
-            Poll::Pending => {
-                self.set_waker(slot, context.waker());
-                Poll::Pending
-            }
+        if received.is_pending() {
+            self.set_waker(slot, waker);
         }
+        received
     }
 
     /// Has the completion wake this waker. Nothing is borrowed while wakers are cloned or dropped.
     #[inline]
     fn set_waker(&self, slot: u32, waker: &Waker) {
-        if !self.requests.borrow().slots.wakes(slot, waker) {
-            let waker = waker.clone();
-            let before = self.requests.borrow_mut().slots.set_waker(slot, waker);
+        let task = self.current.get().number(waker);
+        if !self.requests.borrow().slots.wakes(slot, waker, task) {
+            let owner = self.owner(waker);
+            let before = self.requests.borrow_mut().slots.set_owner(slot, owner);
             drop(before);
         }
+    }
+
+    /// Leaves a request without an owner. One that waits for room is dropped with its buffer.
+    #[cold]
+    pub(super) fn abandon(&self, slot: u32) {
+        let mut requests = self.requests.borrow_mut();
+        let waiting = requests.waiting.iter().position(|command| command.user == u64::from(slot));
+        let command = waiting.and_then(|at| requests.waiting.remove(at));
+        let abandoned = requests.slots.abandon(slot, command.is_none());
+        drop(requests);
+        drop((command, abandoned));
+    }
+}
+
+impl<'poller, P: Provider> LocalCompletion<'poller, P> {
+    /// Submits a command; the future is yet to be polled.
+    pub(super) fn new(shared: &'poller LocalShared<P>, mut command: Command) -> Self {
+        Self { shared, slot: shared.submit(&mut command, None) }
     }
 }
 
@@ -200,12 +242,12 @@ impl<P: Provider> Future for LocalCompletion<'_, P> {
     ///
     /// When it was ready before.
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<CommandCompletion> {
-        let slot = self.slot.expect("a future that is ready is not polled again");
-        let received = self.requests.borrow_mut().slots.receive(slot);
+        assert_ne!(self.slot, NONE, "a future that is ready is not polled again");
+        let received = self.shared.requests.borrow_mut().slots.receive(self.slot);
         if received.is_ready() {
-            self.slot = None;
+            self.slot = NONE;
         } else {
-            self.set_waker(slot, context.waker());
+            self.shared.set_waker(self.slot, context.waker());
         }
         received
     }
@@ -214,26 +256,8 @@ impl<P: Provider> Future for LocalCompletion<'_, P> {
 impl<P: Provider> Drop for LocalCompletion<'_, P> {
     #[inline]
     fn drop(&mut self) {
-        if let Some(slot) = self.slot {
-            abandon(self.requests, slot);
+        if self.slot != NONE {
+            self.shared.abandon(self.slot);
         }
     }
-}
-
-/// Owner of a request whose future is polled with this waker.
-#[inline(always)]
-fn owner<P: Provider>(requests: &RefCell<LocalRequests<P>>, waker: &Waker) -> Owner {
-    let task = requests.borrow().slots.task_of(waker);
-    task.map_or_else(|| Owner::Waker(waker.clone()), Owner::Task)
-}
-
-/// Leaves a request without an owner. One that waits for room is dropped with its buffer.
-#[cold]
-fn abandon<P: Provider>(requests: &RefCell<LocalRequests<P>>, slot: u32) {
-    let mut borrowed = requests.borrow_mut();
-    let waiting = borrowed.waiting.iter().position(|command| command.user == u64::from(slot));
-    let command = waiting.and_then(|at| borrowed.waiting.remove(at));
-    let abandoned = borrowed.slots.abandon(slot, command.is_none());
-    drop(borrowed);
-    drop((command, abandoned));
 }

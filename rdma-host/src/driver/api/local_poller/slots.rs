@@ -14,10 +14,6 @@ pub(super) struct LocalSlots {
     slots: Vec<Slot>,
     /// First slot of the list of free ones; [`NONE`] if there is none.
     free: u32,
-    /// Task that is being polled; [`NONE`] if there is none.
-    current: u32,
-    /// Wakers of the tasks, by their numbers.
-    task_wakers: Vec<Waker>,
     /// Numbers of the tasks to be polled.
     ready: Vec<u32>,
     /// Wakers to be woken, of tasks of other executors and of parts of tasks.
@@ -50,7 +46,7 @@ pub(super) enum Owner {
     None,
 }
 
-/// Number of no slot, and of no task.
+/// Number of no slot.
 pub(super) const NONE: u32 = u32::MAX;
 
 impl LocalSlots {
@@ -60,8 +56,6 @@ impl LocalSlots {
         let mut this = Self {
             slots: Vec::with_capacity(depth),
             free: NONE,
-            current: NONE,
-            task_wakers: Vec::new(),
             ready: Vec::with_capacity(depth),
             wakers: Vec::with_capacity(depth),
         };
@@ -93,36 +87,27 @@ impl LocalSlots {
         index
     }
 
-    /// Task that is being polled, if `waker` is that task's.
-    #[inline(always)]
-    pub(super) fn task_of(&self, waker: &Waker) -> Option<u32> {
-        let own = self.task_wakers.get(self.current as usize)?;
-        own.will_wake(waker).then_some(self.current)
-    }
-
     /// Returns true if a request has completed.
     pub(super) fn is_completed(&self, index: u32) -> bool {
         matches!(self.slots[index as usize].progress, Progress::Completed(_))
     }
 
-    /// Returns true if the completion of the request wakes this waker.
+    /// Returns true if the completion of the request wakes this waker, which is that of `task` or
+    /// of no task of the poller.
     #[inline]
-    pub(super) fn wakes(&self, index: u32, waker: &Waker) -> bool {
+    pub(super) fn wakes(&self, index: u32, waker: &Waker, task: Option<u32>) -> bool {
         match &self.slots[index as usize].owner {
             Owner::Unpolled | Owner::None => false,
-            Owner::Task(task) => self.task_wakers[*task as usize].will_wake(waker),
-            Owner::Waker(own) => own.will_wake(waker),
+            Owner::Task(owner) => Some(*owner) == task,
+            Owner::Waker(owner) => owner.will_wake(waker),
         }
     }
 
-    /// Sets the waker of a request. Returns the one before, to be dropped once nothing is borrowed:
-    /// that may drop other futures.
+    /// Sets the owner of a request. Returns the one before, to be dropped once nothing is borrowed:
+    /// with a waker other futures may be dropped.
     #[cold]
-    pub(super) fn set_waker(&mut self, index: u32, waker: Waker) -> Option<Waker> {
-        match mem::replace(&mut self.slots[index as usize].owner, Owner::Waker(waker)) {
-            Owner::Waker(before) => Some(before),
-            Owner::Unpolled | Owner::Task(_) | Owner::None => None,
-        }
+    pub(super) fn set_owner(&mut self, index: u32, owner: Owner) -> Owner {
+        mem::replace(&mut self.slots[index as usize].owner, owner)
     }
 
     /// Completes a request; `user` is its slot. The completion is dropped if the future was.
@@ -199,31 +184,7 @@ impl LocalSlots {
                 None
             }
         };
-        let owner = mem::replace(&mut self.slots[index as usize].owner, Owner::None);
-        let Owner::Waker(waker) = owner else { return (completion, None) };
-        (completion, Some(waker))
-    }
-
-    /// Number of the next new task.
-    pub(super) fn next_task(&self) -> u32 {
-        to_u32(self.task_wakers.len())
-    }
-
-    /// Adds the waker of a new task; returns its number.
-    pub(super) fn add_task_waker(&mut self, waker: Waker) -> u32 {
-        let task = self.next_task();
-        self.task_wakers.push(waker);
-        task
-    }
-
-    /// Sets the task that is being polled, or [`NONE`].
-    pub(super) fn set_current(&mut self, task: u32) {
-        self.current = task;
-    }
-
-    /// Waker of a task.
-    pub(super) fn task_waker(&self, task: u32) -> Waker {
-        self.task_wakers[task as usize].clone()
+        (completion, self.set_owner(index, Owner::None))
     }
 
     /// Makes a task one to be polled.
@@ -244,8 +205,8 @@ impl LocalSlots {
     }
 }
 
-/// Completion and waker of a request whose future was dropped.
-pub(super) type Abandoned = (Option<CommandCompletion>, Option<Waker>);
+/// Completion and owner of a request whose future was dropped.
+pub(super) type Abandoned = (Option<CommandCompletion>, Owner);
 
 fn to_u32(index: usize) -> u32 {
     u32::try_from(index).expect("fewer than 2^32 of them")

@@ -1,6 +1,7 @@
 //! Tasks of a poller, polled on its thread.
 
 use std::{
+    cell::Cell,
     pin::Pin,
     sync::{
         Arc, Weak,
@@ -12,19 +13,28 @@ use std::{
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 
-/// Task without a result, and its waker.
-pub(super) struct LocalTask {
-    future: Pin<Box<dyn Future<Output = ()>>>,
+/// Task without a result.
+pub(super) type LocalTask = Pin<Box<dyn Future<Output = ()>>>;
+
+/// Tasks, by their numbers.
+pub(super) struct LocalTasks {
+    tasks: Vec<NumberedTask>,
+    /// Numbers of tasks that have ended.
+    free: Vec<u32>,
+}
+
+struct NumberedTask {
+    /// `None` once the task has ended.
+    task: Option<LocalTask>,
     waker: Waker,
 }
 
-/// Tasks, by their numbers. The first number is that of the future that drives the poller, which is
-/// not among them.
-pub(super) struct LocalTasks {
-    /// `None` of a task that has ended, or is being polled.
-    tasks: Vec<Option<LocalTask>>,
-    /// Numbers of tasks that have ended.
-    free: Vec<u32>,
+/// Task that is being polled.
+#[derive(Clone, Copy)]
+pub(super) struct CurrentTask {
+    /// Identity of its waker; null for no task.
+    waker: *const (),
+    number: u32,
 }
 
 /// Tasks that were woken by their wakers, from any thread.
@@ -44,45 +54,49 @@ struct TaskWaker {
     all: Weak<WokenTasks>,
 }
 
-impl LocalTask {
-    pub(super) fn new(future: impl Future<Output = ()> + 'static, waker: Waker) -> Self {
-        Self { future: Box::pin(future), waker }
+impl CurrentTask {
+    /// No task.
+    pub(super) const NONE: Self = Self { waker: std::ptr::null(), number: 0 };
+
+    pub(super) fn new(number: u32, waker: &Waker) -> Self {
+        Self { waker: waker.data(), number }
     }
 
-    /// Polls the task; returns true if it has ended.
-    #[inline]
-    pub(super) fn poll(&mut self) -> bool {
-        self.future.as_mut().poll(&mut Context::from_waker(&self.waker)).is_ready()
+    /// Number of the task if `waker` is its own. The data of its waker is referred to by none of
+    /// another kind.
+    #[inline(always)]
+    pub(super) fn number(self, waker: &Waker) -> Option<u32> {
+        std::ptr::eq(self.waker, waker.data()).then_some(self.number)
     }
 }
 
 impl LocalTasks {
-    pub(super) fn new() -> Self {
-        Self { tasks: vec![None], free: Vec::new() }
+    /// Creates the list of tasks; `main` is the waker of the first number, which is of no task.
+    pub(super) fn new(main: Waker) -> Self {
+        Self { tasks: vec![NumberedTask { task: None, waker: main }], free: Vec::new() }
     }
 
-    /// Number of a task that has ended, to be used again.
-    pub(super) fn reuse(&mut self) -> Option<u32> {
-        self.free.pop()
-    }
-
-    pub(super) fn insert(&mut self, number: u32, task: LocalTask) {
-        let index = number as usize;
-        if index >= self.tasks.len() {
-            self.tasks.resize_with(index + 1, || None);
+    /// Adds a task; returns its number.
+    pub(super) fn add(&mut self, task: LocalTask, woken: &Arc<WokenTasks>) -> u32 {
+        if let Some(number) = self.free.pop() {
+            self.tasks[number as usize].task = Some(task);
+            return number;
         }
-        self.tasks[index] = Some(task);
+        let number = u32::try_from(self.tasks.len()).expect("fewer than 2^32 tasks");
+        self.tasks.push(NumberedTask { task: Some(task), waker: woken.waker(number) });
+        number
     }
 
-    /// Takes a task to poll it, unless it has ended.
-    #[inline]
-    pub(super) fn take(&mut self, number: u32) -> Option<LocalTask> {
-        self.tasks.get_mut(number as usize)?.take()
-    }
-
-    /// Notes that a task has ended.
-    pub(super) fn end(&mut self, number: u32) {
-        self.free.push(number);
+    /// Polls a task, unless it has ended; `current` is set to it.
+    #[inline(always)]
+    pub(super) fn poll(&mut self, number: u32, current: &Cell<CurrentTask>) {
+        let NumberedTask { task: polled, waker } = &mut self.tasks[number as usize];
+        let Some(task) = polled else { return };
+        current.set(CurrentTask::new(number, waker));
+        if task.as_mut().poll(&mut Context::from_waker(waker)).is_ready() {
+            *polled = None;
+            self.free.push(number);
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use std::{
 
 use super::{
     slots::{LocalSlots, Owner},
-    tasks::{LocalTask, LocalTasks, WokenTasks},
+    tasks::{CurrentTask, LocalTasks, WokenTasks},
 };
 use crate::{
     driver::data_path::command::{CommandCompletion, ExecutionStatus},
@@ -49,19 +49,18 @@ fn wakers(slots: &mut LocalSlots) -> Vec<Waker> {
 #[test]
 fn a_task_is_ready_once_its_request_has_completed() {
     let (woken, mut slots) = (Arc::<WokenTasks>::default(), LocalSlots::new(1));
-    let own = woken.waker(0);
-    assert_eq!(slots.add_task_waker(own.clone()), 0);
-    assert_eq!(slots.task_of(&own), None, "no task is being polled");
-    slots.set_current(0);
-    assert_eq!(slots.task_of(&own), Some(0));
-    assert_eq!(slots.task_of(Waker::noop()), None, "a part of the task with a waker of its own");
+    let own = woken.waker(3);
+    let current = CurrentTask::new(3, &own);
+    assert_eq!(CurrentTask::NONE.number(&own), None, "no task is being polled");
+    assert_eq!(current.number(&own), Some(3));
+    assert_eq!(current.number(Waker::noop()), None, "a part of the task with a waker of its own");
 
-    let slot = slots.begin(Owner::Task(0));
-    assert!(slots.wakes(slot, &own) && !slots.wakes(slot, Waker::noop()));
+    let slot = slots.begin(Owner::Task(3));
+    assert!(slots.wakes(slot, &own, Some(3)) && !slots.wakes(slot, Waker::noop(), None));
     assert!(slots.receive(slot).is_pending());
     assert_eq!(ready(&mut slots), []);
     slots.complete(completion(slot));
-    assert_eq!(ready(&mut slots), [0]);
+    assert_eq!(ready(&mut slots), [3]);
     assert!(slots.receive_buffer(slot).is_ready());
     assert_eq!(slots.begin(Owner::Unpolled), slot, "the slot is used again");
 }
@@ -85,9 +84,9 @@ fn a_waker_is_replaced_by_that_of_the_latest_poll() {
     let (counts, mut slots) = ([(); 2].map(|()| Arc::<WakeCount>::default()), LocalSlots::new(1));
     let [first, second] = counts.clone().map(Waker::from);
     let slot = slots.begin(Owner::Waker(first.clone()));
-    assert!(slots.wakes(slot, &first) && !slots.wakes(slot, &second));
-    let before = slots.set_waker(slot, second);
-    assert!(before.is_some_and(|before| before.will_wake(&first)));
+    assert!(slots.wakes(slot, &first, None) && !slots.wakes(slot, &second, None));
+    let before = slots.set_owner(slot, Owner::Waker(second));
+    assert!(matches!(before, Owner::Waker(before) if before.will_wake(&first)));
     slots.complete(completion(slot));
     wakers(&mut slots).into_iter().for_each(Waker::wake);
     assert_eq!(counts.map(|count| count.0.load(Ordering::Relaxed)), [0, 1]);
@@ -99,7 +98,7 @@ fn a_slot_without_a_future_is_free_once_its_request_has_completed() {
     let mut slots = LocalSlots::new(1);
     let in_flight = slots.begin(Owner::Waker(Waker::noop().clone()));
     let (received, waker) = slots.abandon(in_flight, true);
-    assert!(received.is_none() && waker.is_some());
+    assert!(received.is_none() && matches!(waker, Owner::Waker(_)));
     assert_ne!(slots.begin(Owner::Unpolled), in_flight, "the command still uses it");
     slots.complete(completion(in_flight));
     assert!(wakers(&mut slots).is_empty() && ready(&mut slots).is_empty());
@@ -138,19 +137,16 @@ fn tasks_are_woken_once_until_they_are_taken() {
 
 #[test]
 fn the_number_of_a_task_that_has_ended_is_used_again() {
-    let (polls, mut tasks) = (Rc::new(Cell::new(0)), LocalTasks::new());
+    let (polls, mut tasks) = (Rc::new(Cell::new(0)), LocalTasks::new(Waker::noop().clone()));
     let counted = Rc::clone(&polls);
     let task = std::future::poll_fn(move |_| {
         counted.set(counted.get() + 1);
         if counted.get() < 2 { Poll::Pending } else { Poll::Ready(()) }
     });
-    assert_eq!(tasks.reuse(), None);
-    tasks.insert(1, LocalTask::new(task, Waker::noop().clone()));
-    let mut task = tasks.take(1).expect("it was inserted");
-    assert!(tasks.take(1).is_none() && !task.poll());
-    tasks.insert(1, task);
-    assert!(tasks.take(1).expect("it was put back").poll());
-    tasks.end(1);
-    assert!(tasks.take(1).is_none());
-    assert_eq!((polls.get(), tasks.reuse()), (2, Some(1)));
+    let (woken, current) = (Arc::default(), Cell::new(CurrentTask::NONE));
+    let number = tasks.add(Box::pin(task), &woken);
+    assert_ne!(number, 0, "the number of the future that drives the poller");
+    (0..3).for_each(|_| tasks.poll(number, &current));
+    assert_eq!(polls.get(), 2, "it has ended");
+    assert_eq!(tasks.add(Box::pin(async {}), &woken), number);
 }
