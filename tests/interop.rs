@@ -179,6 +179,7 @@ fn the_examples_run() {
         (&["identify", SUBSYSTEM][..], "1: 524288 blocks of 512 bytes"),
         (&["read_write", SUBSYSTEM, "2"], "16 blocks written and read back"),
         (&["polled", SUBSYSTEM, "2"], "10000 blocks read, "),
+        (&["local_futures", SUBSYSTEM, "2"], "10000 blocks read by 32 tasks"),
         (&["vectored", SUBSYSTEM, "2"], "header, and 65536 bytes"),
         (&["registered_memory", SUBSYSTEM, "1"], "32768 bytes written from a vector"),
         (&["events", SUBSYSTEM], "resetting"),

@@ -6,14 +6,20 @@
 
 use std::{
     alloc::System,
+    cell::Cell,
+    rc::Rc,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    task::Poll,
     time::Duration,
 };
 
-use rdma_host::{Buffer, Command, Controller, MemoryMode, Namespace, WaitMode, wire::NamespaceId};
+use rdma_host::{
+    Buffer, Command, Controller, LocalNamespace, LocalPoller, MemoryMode, Namespace, WaitMode,
+    Waiter, wire::NamespaceId,
+};
 use serde_json::Value;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use tests::{SUBSYSTEM, nvmf_ok, options, uri};
@@ -178,6 +184,52 @@ fn futures_allocate_nothing() {
             tasks.shutdown().await;
             controller.shutdown().await;
         });
+    }
+}
+
+#[test]
+#[ignore = "needs the test bed: run by ./tests/run"]
+fn local_futures_allocate_nothing() {
+    for memory in [MemoryMode::Pool, MemoryMode::Window] {
+        runtime().block_on(async {
+            let mut options = options().memory(memory);
+            options.keep_alive = Duration::from_secs(120); // no other command
+            let connecting = Controller::connect(&options);
+            let (controller, mut pollers) = connecting.polled(1).await.unwrap();
+            let info = controller.identify_namespace(NamespaceId(2)).await.unwrap();
+            let poller = LocalPoller::new(pollers.remove(0), Waiter::new(WaitMode::Poll));
+            let completed = Rc::new(Cell::new(0));
+            for buffer in controller.allocate_many(32, 4096).unwrap() {
+                let (namespace, completed) = (poller.namespace(info), Rc::clone(&completed));
+                poller.spawn_local(local_read_and_write(namespace, buffer, completed));
+            }
+            let until = |count| {
+                let completed = &completed;
+                poller.run_until(std::future::poll_fn(move |context| {
+                    context.waker().wake_by_ref();
+                    if completed.get() < count { Poll::Pending } else { Poll::Ready(()) }
+                }))
+            };
+            until(1000).await;
+            let region = Region::new(ALLOCATOR);
+            until(11_000).await;
+            let change = region.change();
+            assert_eq!(change.allocations + change.reallocations, 0, "{memory:?}: {change:?}");
+            drop(poller);
+            controller.shutdown().await;
+        });
+    }
+}
+
+async fn local_read_and_write(
+    namespace: LocalNamespace,
+    mut buffer: Buffer,
+    completed: Rc<Cell<u64>>,
+) {
+    loop {
+        buffer = namespace.write(0, buffer).await.expect("the controller lives");
+        buffer = namespace.read(0, buffer).await.expect("the controller lives");
+        completed.set(completed.get() + 2);
     }
 }
 

@@ -1,5 +1,11 @@
-//! Futures that submit to the poller of their own thread, over the fabric against the scripted
-//! target.
+//! Futures that submit to the poller of their own thread: over the fabric against the scripted
+//! target, and in the bed against the kernel's, through losses of the connection
+//! (`local_futures/bed.rs`).
+
+// bed: --target tests/targets/lasting.toml
+
+#[path = "local_futures/bed.rs"]
+mod bed;
 
 use std::{
     cell::{Cell, RefCell},
