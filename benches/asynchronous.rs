@@ -1,15 +1,17 @@
-//! A closed loop over the async API, as a storage client would write it: as many tasks as the
-//! depth, each with one read or write in flight. Its output is read by `benches/versus`.
+//! A closed loop over the async API, as a storage client would write it, or over the futures of a
+//! local poller: as many tasks as the depth, each with one read or write in flight. Its output is
+//! read by `benches/versus`.
 
 use std::{cell::RefCell, error::Error, net::SocketAddr, rc::Rc};
 
 use benches::load::Meter;
 use clap::Parser;
 use rdma_host::{
-    Buffer, ConnectOptions, Controller, HostIdentity, Namespace, WaitMode,
-    wire::{NamespaceId, Nqn},
+    Buffer, ConnectOptions, Controller, HostIdentity, LocalNamespace, LocalPoller, Namespace,
+    TransferError, WaitMode, Waiter,
+    wire::{NamespaceId, NamespaceInfo, Nqn},
 };
-use tokio::task::LocalSet;
+use tokio::{sync::mpsc, task::LocalSet};
 use uuid::Uuid;
 
 /// Reads or writes through futures.
@@ -40,13 +42,39 @@ struct Arguments {
     /// Way to wait: poll, event, or adaptive.
     #[arg(long, default_value = "adaptive", value_parser = wait)]
     wait: WaitMode,
+    /// Submit to a poller on the thread of the tasks, which do nothing else.
+    #[arg(long)]
+    local: bool,
 }
 
 /// State that all tasks share.
 struct Shared {
     arguments: Arguments,
-    namespace: Namespace,
+    namespace: AnyNamespace,
     meter: RefCell<Meter>,
+}
+
+enum AnyNamespace {
+    Local(LocalNamespace),
+    Shared(Namespace),
+}
+
+impl AnyNamespace {
+    fn info(&self) -> NamespaceInfo {
+        match self {
+            Self::Local(namespace) => namespace.info(),
+            Self::Shared(namespace) => namespace.info(),
+        }
+    }
+
+    async fn transfer(&self, write: bool, lba: u64, data: Buffer) -> Result<Buffer, TransferError> {
+        match (self, write) {
+            (Self::Local(namespace), false) => namespace.read(lba, data).await,
+            (Self::Local(namespace), true) => namespace.write(lba, data).await,
+            (Self::Shared(namespace), false) => namespace.read(lba, data).await,
+            (Self::Shared(namespace), true) => namespace.write(lba, data).await,
+        }
+    }
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -61,11 +89,13 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     options.io_queues = 1;
     options.queue_entries = options.queue_entries.max(arguments.depth + 1);
     options.wait = arguments.wait;
+    if arguments.local {
+        return run_local(&options, arguments).await;
+    }
     let controller = Controller::connect(&options).await?;
     let namespace = controller.namespace(NamespaceId(arguments.ns)).await?;
     let buffers = controller.allocate_many(arguments.depth.into(), arguments.bs)?;
-    let meter = RefCell::new(Meter::new(arguments.runtime, arguments.count));
-    let shared = Rc::new(Shared { arguments, namespace, meter });
+    let shared = Shared::new(arguments, AnyNamespace::Shared(namespace));
     let tasks = buffers.into_iter().zip(1..);
     let tasks: Vec<_> = tasks
         .map(|(buffer, seed)| tokio::task::spawn_local(keep_one(Rc::clone(&shared), buffer, seed)))
@@ -76,6 +106,42 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     println!("{}", shared.meter.borrow().report());
     controller.shutdown().await;
     Ok(())
+}
+
+/// Runs the tasks on a poller of their own thread.
+async fn run_local(options: &ConnectOptions, arguments: Arguments) -> Result<(), Box<dyn Error>> {
+    let (controller, mut pollers) = Controller::connect(options).polled(1).await?;
+    let info = controller.identify_namespace(NamespaceId(arguments.ns)).await?;
+    let buffers = controller.allocate_many(arguments.depth.into(), arguments.bs)?;
+    let waiter = Waiter::on_own_thread(arguments.wait, 1);
+    let poller = LocalPoller::new(pollers.remove(0), waiter);
+    let shared = Shared::new(arguments, AnyNamespace::Local(poller.namespace(info)));
+    let (ended, mut results) = mpsc::unbounded_channel();
+    for (buffer, seed) in buffers.into_iter().zip(1..) {
+        let (task, ended) = (keep_one(Rc::clone(&shared), buffer, seed), ended.clone());
+        poller.spawn_local(async move {
+            let _ = ended.send(task.await); // the receiver is gone once one has failed
+        });
+    }
+    drop(ended);
+    let all = async {
+        while let Some(ended) = results.recv().await {
+            ended?;
+        }
+        Ok::<_, rdma_host::Error>(())
+    };
+    poller.run_until(all).await?;
+    println!("{}", shared.meter.borrow().report());
+    drop(poller);
+    controller.shutdown().await;
+    Ok(())
+}
+
+impl Shared {
+    fn new(arguments: Arguments, namespace: AnyNamespace) -> Rc<Self> {
+        let meter = RefCell::new(Meter::new(arguments.runtime, arguments.count));
+        Rc::new(Self { arguments, namespace, meter })
+    }
 }
 
 /// Keeps one command in flight.
@@ -91,11 +157,7 @@ async fn keep_one(
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         let lba = (seed >> 33) % (info.blocks / blocks) * blocks;
         let started = meter.borrow().now();
-        let done = if arguments.write {
-            namespace.write(lba, buffer).await
-        } else {
-            namespace.read(lba, buffer).await
-        };
+        let done = namespace.transfer(arguments.write, lba, buffer).await;
         buffer = done.map_err(|failed| failed.error)?;
         let mut meter = meter.borrow_mut();
         let now = meter.now();

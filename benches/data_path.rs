@@ -5,16 +5,17 @@
 //! Arguments: the name of a row, and the number of commands or polls. Without arguments the program
 //! prints the memory of one queue.
 
-use std::{alloc::System, hint::black_box, mem::MaybeUninit, sync::Arc};
+use std::{alloc::System, hint::black_box, mem::MaybeUninit, rc::Rc, sync::Arc};
 
 use benches::fabric_bed::{Device, FabricBed, TwoPathsBed};
 use rdma_host::{
-    Buffer, Command, MemoryMode, Namespace, Poller, SubsystemPoller,
+    Buffer, Command, LocalNamespace, LocalPoller, MemoryMode, Namespace, Poller, SubsystemPoller,
+    WaitMode, Waiter,
     wire::{MetadataFormat, NamespaceId, NamespaceInfo},
 };
 use scripted_target::{BLOCKS, Size, Target};
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
-use tokio::runtime::Runtime;
+use tokio::{runtime::Runtime, sync::Semaphore};
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
@@ -45,6 +46,8 @@ fn main() {
         Some("read-c") => c_library(reads(pool, 32), times),
         Some("read-async") => asynchronous(reads(pool, 32), times),
         Some("read-async-depth-1") => asynchronous(reads(pool, 1), times),
+        Some("read-local") => local(reads(pool, 32), times),
+        Some("read-local-depth-1") => local(reads(pool, 1), times),
         Some("empty-poll") => empty_polls(1, times),
         Some("empty-poll-1000") => empty_polls(1000, times),
         Some("read-one-of-1") => one_of(1, times),
@@ -243,6 +246,48 @@ async fn reader(namespace: Namespace, mut buffer: Buffer, turns: usize) {
     for _ in 0..turns {
         buffer = namespace.read(0, buffer).await.expect("the controller lives");
     }
+}
+
+/// Executes reads through futures on the poller's thread, with one task for each of the depth.
+fn local(work: Work, times: usize) {
+    let (bed, poller) = FabricBed::polled(ONE, work.memory, allocated);
+    let FabricBed { runtime, controller, mut target, device, .. } = bed;
+    device.set_before_poll(move || answer(&mut target));
+    let poller = LocalPoller::new(poller, Waiter::new(WaitMode::Poll));
+    let buffers = controller.allocate_many(work.depth, work.bytes).expect("memory");
+    let turns = times.div_ceil(work.depth);
+    counted_local_readers(&runtime, &poller, buffers, turns);
+    println!("{} commands", turns * work.depth);
+}
+
+#[inline(never)]
+fn counted_local_readers(
+    runtime: &Runtime,
+    poller: &LocalPoller<Device>,
+    buffers: Vec<Buffer>,
+    turns: usize,
+) {
+    let ended = Rc::new(Semaphore::new(0));
+    let readers = u32::try_from(buffers.len()).expect("a few");
+    for buffer in buffers {
+        let namespace = poller.namespace(namespace(BLOCKS as u64));
+        poller.spawn_local(local_reader(namespace, buffer, turns, Rc::clone(&ended)));
+    }
+    let all = runtime.block_on(poller.run_until(ended.acquire_many(readers)));
+    drop(all.expect("it is not closed"));
+}
+
+/// Task of one reader.
+async fn local_reader(
+    namespace: LocalNamespace<Device>,
+    mut buffer: Buffer,
+    turns: usize,
+    ended: Rc<Semaphore>,
+) {
+    for _ in 0..turns {
+        buffer = namespace.read(0, buffer).await.expect("the controller lives");
+    }
+    ended.add_permits(1);
 }
 
 /// Polls queues on which no completion arrives.

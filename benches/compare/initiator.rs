@@ -9,6 +9,8 @@ use super::sample::{self, Sample};
 pub(crate) enum Initiator {
     /// `asynchronous`, over our async API, with this way to wait.
     Async(&'static str),
+    /// `asynchronous`, over the futures of a local poller, with this way to wait.
+    LocalFutures(&'static str),
     /// The kernel's initiator under fio, with this engine; in batches of the depth or not.
     Fio { engine: &'static str, batched: bool },
     /// `bare_verbs`, with this way to wait.
@@ -82,6 +84,7 @@ impl Initiator {
     pub(crate) fn name(&self) -> String {
         match self {
             Self::Async(wait) => format!("ours, async, {wait}"),
+            Self::LocalFutures(wait) => format!("ours, local futures, {wait}"),
             Self::Fio { engine, batched } => {
                 format!("kernel, fio {engine}{}", in_batches(*batched))
             }
@@ -103,6 +106,11 @@ impl Initiator {
     pub(crate) fn command(&self, scenario: &Scenario, setup: &Setup) -> Vec<String> {
         match self {
             Self::Async(wait) => asynchronous(wait, scenario, setup),
+            Self::LocalFutures(wait) => {
+                let mut words = asynchronous(wait, scenario, setup);
+                words.push("--local".into());
+                words
+            }
             Self::Fio { engine, batched } => {
                 fio(on_device(engine, &setup.device), *batched, scenario, setup)
             }
@@ -125,7 +133,9 @@ impl Initiator {
         match self {
             Self::Fio { .. } | Self::Device { .. } | Self::Engine { .. } => sample::of_fio(text),
             Self::Nvmf(..) => sample::of_nvmf(text),
-            Self::Async(_) | Self::BareVerbs(..) | Self::Program { .. } => sample::of_words(text),
+            Self::Async(_) | Self::BareVerbs(..) | Self::LocalFutures(_) | Self::Program { .. } => {
+                sample::of_words(text)
+            }
         }
     }
 }

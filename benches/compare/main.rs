@@ -142,6 +142,7 @@ fn scenarios(arguments: &Arguments) -> Vec<(Scenario, Vec<Initiator>)> {
         if !write {
             who.push(event.clone());
             who.extend(["adaptive", "poll"].map(Initiator::Async));
+            who.push(Initiator::LocalFutures("poll"));
         }
         if !write || depth == 1 {
             who.extend(alone.clone());
