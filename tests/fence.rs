@@ -2,12 +2,15 @@
 //! with it. Over the fabric, against a target that holds the execution of a write; `fence/bed.rs`
 //! has the same over rxe, and Linux's target.
 
-// bed: waits --target tests/targets/fence.toml
+// bed: waits --target tests/targets/fence.toml -- --skip preempt_and_abort
+// bed (preempt and abort): waits --target tests/targets/fence.toml -- preempt_and_abort
 
 #[path = "fence/bed.rs"]
 mod bed;
 #[path = "fence/late_write.rs"]
 mod late_write;
+#[path = "fence/preemption.rs"]
+mod preemption;
 
 use std::{
     sync::{

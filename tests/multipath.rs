@@ -13,6 +13,8 @@ mod controller_reset;
 mod nvmf;
 #[path = "multipath/poller.rs"]
 mod poller;
+#[path = "multipath/preemption.rs"]
+mod preemption;
 #[path = "multipath/scripted_port.rs"]
 mod scripted_port;
 

@@ -53,13 +53,13 @@ const DELAY_MS: u32 = 12_000;
 const SHORT_DELAY_MS: u32 = 1_500;
 
 /// A medium in memory: namespace 2, and through a device that delays writes, namespace 1.
-fn slow_medium(delay_ms: u32) -> (MappedNamespace, AddedNamespace) {
+pub(crate) fn slow_medium(delay_ms: u32) -> (MappedNamespace, AddedNamespace) {
     let table = format!("delay {DISK} 0 0 {DISK} 0 {delay_ms}");
     (MappedNamespace::add(1, "fence", &table), AddedNamespace::on(2, DISK))
 }
 
 /// A first block of this namespace as the medium has it.
-async fn read(namespace: &Namespace, buffer: Buffer) -> (u8, Buffer) {
+pub(crate) async fn read(namespace: &Namespace, buffer: Buffer) -> (u8, Buffer) {
     let buffer = namespace.read(LBA, buffer).await.expect("a read does not wait");
     let mut byte = [0; 1];
     buffer.copy_out(0, &mut byte);
@@ -68,7 +68,10 @@ async fn read(namespace: &Namespace, buffer: Buffer) -> (u8, Buffer) {
 
 const LBA: u64 = 8;
 
-fn write(namespace: &Namespace, buffer: Buffer) -> JoinHandle<Result<Buffer, TransferError>> {
+pub(crate) fn write(
+    namespace: &Namespace,
+    buffer: Buffer,
+) -> JoinHandle<Result<Buffer, TransferError>> {
     let namespace = namespace.clone();
     tokio::spawn(async move { namespace.write(LBA, buffer).await })
 }

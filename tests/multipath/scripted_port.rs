@@ -27,7 +27,7 @@ pub(crate) const PERSISTENT_LOSS: u8 = 0x4;
 pub(crate) const CHANGE: u8 = 0xf;
 
 /// ONCS of controllers with all optional commands.
-const ONCS: u16 = 0x018f;
+const ONCS: u16 = 0x01af;
 
 /// ANA group of the namespace.
 const GROUP: u8 = 2;

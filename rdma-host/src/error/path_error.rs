@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use uuid::Uuid;
+
 use super::ErrorClass;
 use crate::wire::NamespaceId;
 
@@ -54,6 +56,30 @@ pub enum PathError {
     /// The options have several paths of the same address and source.
     #[error("{0} is given twice as a path")]
     Twice(SocketAddr),
+    /// The number of host identifiers is not that of the paths.
+    #[error("{ids} host identifiers are given for {paths} paths; give one for each")]
+    HostIdCount {
+        /// Number of host identifiers.
+        ids: usize,
+        /// Number of paths.
+        paths: usize,
+    },
+    /// Two paths have one host identifier.
+    #[error(
+        "two paths have the host identifier {0}: reservations can't tell them apart; give each \
+         path its own"
+    )]
+    SameHostId(Uuid),
+    /// The commands of a path's host identifier were not preempted from a namespace.
+    #[error("the commands of {host_id} on namespace {namespace} are not preempted: {reason}")]
+    Preemption {
+        /// Namespace.
+        namespace: NamespaceId,
+        /// Host identifier of the path.
+        host_id: Uuid,
+        /// Reason.
+        reason: &'static str,
+    },
 }
 
 /// Property that differs by path, with its values.
@@ -72,7 +98,7 @@ impl PathError {
     pub(super) fn class(&self) -> ErrorClass {
         match self {
             Self::NoPath { .. } => ErrorClass::Transport,
-            Self::Twice(_) => ErrorClass::Caller,
+            Self::Twice(_) | Self::HostIdCount { .. } | Self::SameHostId(_) => ErrorClass::Caller,
             _ => ErrorClass::Failed,
         }
     }

@@ -14,12 +14,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use uuid::Uuid;
+
 use crate::{
     config::{ConnectOptions, ENDED_ASSOCIATIONS_MAX, FENCE_PROBE_INTERVAL, Fence, FenceOptions},
     proto::{Negotiated, WrittenBlocks},
     wire::{
-        ControllerId, ControllerInstance, QueueId, Sqe, Status, is_invalid_controller_id,
-        is_invalid_queue_size,
+        ControllerId, ControllerInstance, NamespaceId, QueueId, Sqe, Status,
+        is_invalid_controller_id, is_invalid_queue_size,
     },
 };
 
@@ -43,6 +45,8 @@ pub struct Association {
     /// Address of the target. What is at another address proves something of this association only
     /// if it has said, while the association was the latest one here, that it has its queue.
     pub target: SocketAddr,
+    /// Host identifier, by which reservations know the host.
+    pub host_id: Uuid,
     /// Id of the first I/O queue.
     pub first_queue: QueueId,
     /// CNTLID.
@@ -78,6 +82,7 @@ impl Association {
         Self {
             number,
             target: options.address,
+            host_id: options.host.id,
             first_queue: negotiated.first_io_queue,
             controller: negotiated.controller,
             keep_alive: unit * u32::try_from(units).unwrap_or(u32::MAX),
@@ -169,6 +174,8 @@ pub enum FenceProof {
     QueuesGone,
     /// Another controller of the subsystem has reset the controller.
     ControllerReset,
+    /// The target has answered a preempt-and-abort of the host identifier of the association.
+    Preempted,
     /// The time has passed after which the controller executes nothing more.
     Time,
     /// The owner said so.
@@ -182,6 +189,7 @@ impl std::fmt::Display for FenceProof {
             Self::ControllerGone => "the target does not know it any more",
             Self::QueuesGone => "the target has ended its queues",
             Self::ControllerReset => "another controller of the subsystem has reset it",
+            Self::Preempted => "the commands of its host identifier were preempted and aborted",
             Self::Time => "the time in which it may execute commands is over",
             Self::Owner => "the owner says so",
         })
@@ -414,13 +422,7 @@ impl WriteFence {
                 let is_proved = |ended: &EndedAssociation, write: &UnansweredWrite| {
                     is_asked(ended) && ended.association.queues_prove && Some(write.queue) == queue
                 };
-                let over =
-                    self.remove(|ended| ended.writes.iter().all(|write| is_proved(ended, write)));
-                for ended in &mut self.ended {
-                    let writes = std::mem::take(&mut ended.writes);
-                    let left = writes.into_iter().filter(|write| !is_proved(ended, write));
-                    ended.writes = left.collect();
-                }
+                let over = self.remove_writes(is_proved);
                 // The next question may be as good.
                 self.next_probe = None;
                 over
@@ -513,6 +515,23 @@ impl WriteFence {
         })
     }
 
+    /// Reports that a host identifier was preempted from a namespace, and its commands aborted, on
+    /// which a reservation is held: what was sent by associations that had ended at `sent_at`, when
+    /// the command for that was sent, is not executed any more. Returns the ended associations that
+    /// are over, with the writes that were left of them.
+    pub fn preempted(
+        &mut self,
+        host_id: Uuid,
+        namespace: NamespaceId,
+        sent_at: Instant,
+    ) -> Vec<EndedAssociation> {
+        self.remove_writes(|ended, write| {
+            ended.association.host_id == host_id
+                && ended.closed_at <= sent_at
+                && write.written.namespace == namespace
+        })
+    }
+
     /// Opens the fence by the word of the owner, who knows that no write is executed any more.
     pub fn open(&mut self) -> Vec<EndedAssociation> {
         self.remove(|_| true)
@@ -525,6 +544,21 @@ impl WriteFence {
         const EXCESS: Duration = Duration::from_millis(1);
         let time = ended.association.time_to_end(self.options.mode)?;
         Some(ended.closed_at + time + EXCESS)
+    }
+
+    /// Removes the writes that are proved not to be executed any more. Returns the associations
+    /// that have no others.
+    fn remove_writes(
+        &mut self,
+        is_proved: impl Fn(&EndedAssociation, &UnansweredWrite) -> bool,
+    ) -> Vec<EndedAssociation> {
+        let over = self.remove(|ended| ended.writes.iter().all(|write| is_proved(ended, write)));
+        for ended in &mut self.ended {
+            let writes = std::mem::take(&mut ended.writes);
+            let left = writes.into_iter().filter(|write| !is_proved(ended, write));
+            ended.writes = left.collect();
+        }
+        over
     }
 
     fn remove(&mut self, is_over: impl Fn(&EndedAssociation) -> bool) -> Vec<EndedAssociation> {

@@ -7,12 +7,13 @@ use std::{
         Arc, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use parking_lot::Mutex;
 use tokio::sync::{broadcast, watch};
 use tracing::Span;
+use uuid::Uuid;
 
 use crate::{
     config::{FENCE_PROBE_INTERVAL, FenceOptions, STATE_CHANGE_BACKLOG},
@@ -223,6 +224,13 @@ impl SharedFence {
     /// Opens the fence as far as time has passed.
     pub(crate) fn elapse(&self) {
         self.open(FenceProof::Time, |fence| fence.elapse(runtime::now()));
+    }
+
+    /// Opens the fence for a namespace as far as a host identifier was preempted from it, by a
+    /// command sent at `sent_at`.
+    pub(crate) fn preempted(&self, host_id: Uuid, namespace: NamespaceId, sent_at: Instant) {
+        let prove = |fence: &mut WriteFence| fence.preempted(host_id, namespace, sent_at);
+        self.open(FenceProof::Preempted, prove);
     }
 
     /// Opens the fence by the word of the owner.

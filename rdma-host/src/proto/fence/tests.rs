@@ -55,6 +55,7 @@ pub(super) fn association(number: u64, controller: u16) -> Association {
     Association {
         number,
         target: TARGET,
+        host_id: Uuid::from_u128(1),
         first_queue: QueueId(1),
         controller: ControllerId(controller),
         keep_alive: Duration::from_secs(2),
@@ -133,7 +134,7 @@ fn commands() -> String {
 /// Event after the loss, at which the fence may open.
 type Event = (&'static str, fn(&mut WriteFence, Association, Instant));
 
-const EVENTS: [Event; 20] = [
+const EVENTS: [Event; 22] = [
     ("new connection, same id", |fence, association, _| {
         fence.established(Association { number: 2, ..association });
     }),
@@ -181,6 +182,12 @@ const EVENTS: [Event; 20] = [
     }),
     ("done, but before the reset", |fence, association, at| {
         reset(fence, association, at, &[entry(1, 3, 1); 8]);
+    }),
+    ("preempt-and-abort, its host", |fence, _, at| {
+        fence.preempted(Uuid::from_u128(1), NamespaceId(1), at);
+    }),
+    ("the same, another host", |fence, _, at| {
+        fence.preempted(Uuid::from_u128(2), NamespaceId(1), at);
     }),
     ("keep-alive timeout", |fence, _, at| drop(fence.elapse(at + Duration::from_secs(2)))),
     ("2 × keep-alive", |fence, _, at| drop(fence.elapse(at + Duration::from_millis(4001)))),
@@ -451,4 +458,23 @@ fn another_address_is_believed_if_it_knew_the_queue() {
         let over = fence.established(given).len();
         assert_eq!(over, usize::from(is_believed), "{answer:?} of {id}");
     }
+}
+
+/// Preempt-and-abort proves the end of what its host identifier had sent to that namespace before.
+#[test]
+fn a_preemption_is_a_proof_for_one_host_and_namespace() {
+    let (at, old) = (Instant::now(), association(1, 1));
+    let [own, other] = [1, 2].map(Uuid::from_u128);
+    let mut fence = closed(options(), old, at);
+    let sent_at = at + Duration::from_millis(1);
+    assert_eq!(fence.preempted(other, NamespaceId(1), sent_at), []);
+    assert_eq!(fence.preempted(own, NamespaceId(2), sent_at), []);
+    assert_eq!(fence.preempted(own, NamespaceId(1), at - Duration::from_millis(1)), []);
+    assert_eq!(fence.write_count(), 1);
+    let written = WrittenBlocks { namespace: NamespaceId(2), blocks: 3..4 };
+    fence.close(old, at, vec![UnansweredWrite { queue: QueueId(1), written }]);
+    assert_eq!(fence.preempted(own, NamespaceId(1), sent_at), []);
+    assert_eq!(fence.write_count(), 1, "that to the other namespace");
+    assert_eq!(fence.preempted(own, NamespaceId(2), sent_at).len(), 1);
+    assert!(fence.is_open());
 }

@@ -20,6 +20,7 @@ mod path_snapshot;
 mod path_status;
 mod path_table;
 mod path_task;
+mod preemption;
 mod progress;
 mod subsystem_namespace;
 mod subsystem_poller;
@@ -32,6 +33,7 @@ use std::{
 
 use futures_util::future::join_all;
 use tokio::sync::watch;
+use uuid::Uuid;
 use verbs::{Buffer, CallerMemory, Provider, RdmaCore, RegisterError};
 
 pub use self::{
@@ -55,6 +57,8 @@ pub struct SubsystemOptions {
     connect: ConnectOptions,
     /// Address of the target and local address of each path.
     paths: Vec<(SocketAddr, Option<IpAddr>)>,
+    /// Host identifier of each path, or none: that of `connect` for all.
+    host_ids: Vec<Uuid>,
     policy: PathPolicy,
 }
 
@@ -70,7 +74,7 @@ impl SubsystemOptions {
     #[must_use]
     pub fn new(connect: ConnectOptions) -> Self {
         let paths = vec![(connect.address, connect.source)];
-        Self { connect, paths, policy: PathPolicy::default() }
+        Self { connect, paths, host_ids: Vec::new(), policy: PathPolicy::default() }
     }
 
     /// Addresses of the paths.
@@ -93,6 +97,14 @@ impl SubsystemOptions {
         self
     }
 
+    /// Sets the host identifiers of the paths, in their order, by which reservations tell the paths
+    /// apart; by default all have that of `connect`. See [`Subsystem::preempt_path`].
+    #[must_use]
+    pub fn host_ids(mut self, ids: impl IntoIterator<Item = Uuid>) -> Self {
+        self.host_ids = ids.into_iter().collect();
+        self
+    }
+
     /// Options of the connections, those of the first path.
     #[must_use]
     pub fn connect(&self) -> &ConnectOptions {
@@ -104,15 +116,22 @@ impl SubsystemOptions {
         &mut self.connect
     }
 
-    /// Checks that no path is given twice.
+    /// Checks that no path and no host identifier is given twice.
     ///
     /// # Errors
     ///
-    /// [`PathError::Twice`] if one is.
+    /// [`PathError::Twice`], [`PathError::HostIdCount`] or [`PathError::SameHostId`].
     pub fn check(&self) -> Result<(), Error> {
-        let twice = |(index, path): (usize, &_)| self.paths[..index].contains(path);
-        match self.paths.iter().enumerate().find(|&one| twice(one)) {
-            Some((_, path)) => Err(Error::Path(Arc::new(PathError::Twice(path.0)))),
+        let refused = |error| Err(Error::Path(Arc::new(error)));
+        if let Some(path) = first_repeated(&self.paths) {
+            return refused(PathError::Twice(path.0));
+        }
+        let (ids, paths) = (self.host_ids.len(), self.paths.len());
+        if ids != 0 && ids != paths {
+            return refused(PathError::HostIdCount { ids, paths });
+        }
+        match first_repeated(&self.host_ids) {
+            Some(&id) => refused(PathError::SameHostId(id)),
             None => Ok(()),
         }
     }
@@ -121,9 +140,16 @@ impl SubsystemOptions {
     fn of_path(&self, index: usize) -> ConnectOptions {
         let (address, source) = self.paths[index];
         let mut options = self.connect.clone().address(address).source(source);
+        options.host.id = self.host_ids.get(index).copied().unwrap_or(options.host.id);
         options.reconnect = options.reconnect.fast_io_fail(Some(Duration::ZERO)).resend(false);
         options
     }
+}
+
+/// First value that one before it is equal to.
+fn first_repeated<T: PartialEq>(values: &[T]) -> Option<&T> {
+    let is_repeated = |&(index, value): &(usize, &T)| values[..index].contains(value);
+    values.iter().enumerate().find(is_repeated).map(|(_, value)| value)
 }
 
 /// Subsystem, used over several paths: controllers that a host has connected at several addresses.

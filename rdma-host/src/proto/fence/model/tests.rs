@@ -185,6 +185,7 @@ impl Known {
         let association = |number, controller| Association {
             number,
             target: ADDRESS,
+            host_id: uuid::Uuid::nil(),
             first_queue: QueueId(1),
             controller,
             keep_alive: Duration::from_secs(KEEP_ALIVE.into()),
