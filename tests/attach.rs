@@ -11,6 +11,8 @@ mod blktests;
 mod changes;
 #[path = "attach/metrics.rs"]
 mod metrics;
+#[path = "attach/names.rs"]
+mod names;
 #[path = "attach/pressure.rs"]
 mod pressure;
 #[path = "attach/processors.rs"]

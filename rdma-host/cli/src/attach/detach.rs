@@ -4,12 +4,12 @@ use clap::Args;
 use serde_json::{Value, json};
 use ublk::{Control, DeviceState};
 
-use super::{device, registry::Entry};
+use super::{device, device_name::DeviceName, registry::Entry};
 use crate::{Format, failure::Failure, output, size};
 
 #[derive(Args)]
 pub(crate) struct DetachArguments {
-    /// Block device: /dev/ublkbN or N.
+    /// Block device: /dev/ublkbN, N, or /dev/nvmf/NAME.
     #[arg(value_name = "DEVICE", value_parser = number)]
     device: u32,
 
@@ -34,9 +34,15 @@ pub(crate) struct ListArguments {
 }
 
 fn number(text: &str) -> Result<u32, String> {
+    if let Some(name) = DeviceName::of_path(text) {
+        let named = Entry::all().into_iter().find(|entry| entry.name.as_ref() == Some(&name));
+        return named.map(|entry| entry.id).ok_or_else(|| "no device has this name".to_owned());
+    }
     let number = text.strip_prefix("/dev/").unwrap_or(text);
     let number = number.strip_prefix("ublkb").unwrap_or(number);
-    number.parse().map_err(|_| "a device is /dev/ublkbN, or its number N".to_owned())
+    number
+        .parse()
+        .map_err(|_| "a device is /dev/ublkbN, its number N, or /dev/nvmf/NAME".to_owned())
 }
 
 /// Runs `nvmf detach`.
@@ -90,6 +96,12 @@ pub(crate) fn list(arguments: &ListArguments) -> Result<(), Failure> {
     show(arguments.output_format)
 }
 
+/// Path of a device, and that of its name, if it has one.
+fn paths(entry: &Entry) -> String {
+    let name = entry.name.iter().map(|name| format!("  {}", name.path().display()));
+    device::path(entry.id) + &name.collect::<String>()
+}
+
 fn show(format: Format) -> Result<(), Failure> {
     let entries = Entry::all();
     let mut control = if entries.is_empty() { None } else { Control::open().ok() };
@@ -113,6 +125,7 @@ fn show(format: Format) -> Result<(), Failure> {
                 .map(|(entry, state, bytes)| {
                     json!({
                         "device": device::path(entry.id),
+                        "name": entry.name,
                         "state": state,
                         "bytes": bytes,
                         "namespace_bytes": entry.namespace_bytes,
@@ -129,7 +142,7 @@ fn show(format: Format) -> Result<(), Failure> {
         }
         Format::Normal => {
             let lines = devices.iter().map(|(entry, state, bytes)| {
-                let (path, size) = (device::path(entry.id), size::format_bytes(*bytes));
+                let (paths, size) = (paths(entry), size::format_bytes(*bytes));
                 let Entry { nsid, subsystem, address, process, .. } = entry;
                 let failure = entry.failure.iter().map(|reason| format!(": {reason}"));
                 let other = Some(entry.namespace_bytes).filter(|other| other != bytes);
@@ -138,7 +151,7 @@ fn show(format: Format) -> Result<(), Failure> {
                     format!(", which has {size} now: detach and attach it")
                 });
                 format!(
-                    "{path}  {size}  {state}{}  namespace {nsid} of {subsystem} at {address}, \
+                    "{paths}  {size}  {state}{}  namespace {nsid} of {subsystem} at {address}, \
                      process {process}{}\n",
                     failure.collect::<String>(),
                     other.unwrap_or_default(),

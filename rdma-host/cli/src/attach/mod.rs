@@ -3,6 +3,7 @@
 mod daemon;
 mod detach;
 mod device;
+mod device_name;
 mod registry;
 mod serve;
 mod served_device;
@@ -29,6 +30,7 @@ use tokio::sync::{
 use ublk::{Control, Device, DeviceInfo, DeviceState};
 
 use self::{
+    device_name::DeviceName,
     registry::Entry,
     serve::{QueueParts, Server},
     served_device::{End, OnLoss, ServedDevice},
@@ -65,6 +67,11 @@ pub(crate) struct Arguments {
     /// Serve device N, whose process has ended, again; make it if there is none.
     #[arg(long, value_name = "N", conflicts_with = "id")]
     recover: Option<u32>,
+
+    /// Name of the device, as a link /dev/nvmf/NAME to it [default: none; of a device that is
+    /// recovered, the name that it has].
+    #[arg(long, value_name = "NAME")]
+    name: Option<DeviceName>,
 
     /// Refuse writes.
     #[arg(long, visible_alias = "ro")]
@@ -170,6 +177,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     if let Some(former) = &former {
         device::check_sharing(former, shared.is_some())?;
     }
+    if let Some(name) = &arguments.name {
+        name.check_free(former.as_ref().map(DeviceInfo::id))?;
+    }
     let mut connection = Connection::new(arguments, options, former.as_ref())?;
     let registered = shared.map(|file| file.register(&connection.controller));
     connection.shared = registered.transpose()?;
@@ -246,7 +256,8 @@ fn serve(
         }
     };
     let mut threads = None;
-    let started = start(control, &info, is_new, &mut connection, &mut threads);
+    let name = arguments.name.as_ref();
+    let started = start(control, &info, (is_new, name), &mut connection, &mut threads);
     let outcome = started.and_then(|entry| {
         let threads = threads.as_mut().expect("they were started");
         wait(control, &info, &mut connection, (threads, outputs), (entry, arguments))
@@ -301,7 +312,7 @@ fn finish(
 fn start(
     control: &mut Control,
     info: &DeviceInfo,
-    is_new: bool,
+    (is_new, name): (bool, Option<&DeviceName>),
     connection: &mut Connection,
     threads: &mut Option<Threads>,
 ) -> Result<Entry, Failure> {
@@ -312,11 +323,20 @@ fn start(
     }
     let Connection { options, controller, namespace, shared, .. } = connection;
     // Before the device is there: udev asks for it.
-    let entry = Entry::new(info.id(), options, &controller.negotiated(), namespace);
+    let mut entry = Entry::new(info.id(), options, &controller.negotiated(), namespace);
+    let former = Entry::read(info.id()).filter(|_| !is_new).and_then(|entry| entry.name);
+    entry.name = name.or(former.as_ref()).cloned();
     entry.write().map_err(|error| {
         let path = device::path(info.id());
         Failure::failed(format!("the entry of {path} for `nvmf list` and `nvmf detach`: {error}"))
     })?;
+    if let Some(former) = former.filter(|former| name.is_some_and(|name| name != former)) {
+        // One that is left is replaced by the next device of its name.
+        let _ = former.unlink(info.id());
+    }
+    if let Some(name) = &entry.name {
+        name.link(info.id())?;
+    }
     let share = |control: &mut Control| match &*shared {
         Some(memory) => control.share(info, &device, memory).map_err(device::failure),
         None => Ok(()),

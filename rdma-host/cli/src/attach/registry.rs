@@ -12,6 +12,8 @@ use rdma_host::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::device_name::DeviceName;
+
 /// Folder of the files; of a user without privileges, that of XDG_RUNTIME_DIR.
 const FOLDER: &str = "/run/nvmf";
 
@@ -20,6 +22,9 @@ const FOLDER: &str = "/run/nvmf";
 pub(super) struct Entry {
     /// Number of the block device.
     pub(super) id: u32,
+    /// Name of the user's choice.
+    #[serde(default)]
+    pub(super) name: Option<DeviceName>,
     /// Process that serves it.
     pub(super) process: u32,
     pub(super) address: String,
@@ -47,6 +52,7 @@ impl Entry {
     ) -> Self {
         Self {
             id,
+            name: None,
             process: std::process::id(),
             address: options.address.to_string(),
             subsystem: options.subsystem.to_string(),
@@ -81,8 +87,11 @@ impl Entry {
         serde_json::from_slice(&found?).ok()
     }
 
-    /// Removes the entry of a device.
+    /// Removes the entry of a device, and the link of its name.
     pub(super) fn remove(id: u32) -> io::Result<()> {
+        if let Some(name) = Self::read(id).and_then(|entry| entry.name) {
+            name.unlink(id)?;
+        }
         for folder in folders() {
             match fs::remove_file(path_in(&folder, id)) {
                 Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
