@@ -231,7 +231,7 @@ fn a_command_that_fails_is_told_with_its_cause() {
             let error = namespace.write_all_at(&[1; 5000], 0).await.expect_err("a write fault");
             let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<ByteTransferError>());
             let inner = inner.expect("the cause");
-            assert_eq!(inner.execution, ExecutionStatus::Answered);
+            assert_eq!(inner.execution, ExecutionStatus::Responded);
             assert!(error.to_string().contains("Write"), "{error}");
         }
         // No buffer is lost by it.

@@ -426,7 +426,7 @@ fn a_late_command_is_aborted_and_the_connection_lives() {
         namespace.read(1, buffer).await.expect("the connection lives");
         let failed = first.await.unwrap().expect_err("it was aborted");
         assert!(failed.error.to_string().contains("aborted by request"), "{failed}");
-        assert_eq!(failed.execution, ExecutionStatus::Answered);
+        assert_eq!(failed.execution, ExecutionStatus::Responded);
         controller.shutdown().await;
         let mut states = Vec::new();
         while let Some(change) = changes.next().await {
@@ -528,7 +528,7 @@ fn a_poller_takes_up_its_new_queues() {
         while done.len() < 16 {
             poller.poll().expect("the controller goes on");
             while let Some(one) = poller.take() {
-                assert_eq!(one.execution, ExecutionStatus::Answered);
+                assert_eq!(one.execution, ExecutionStatus::Responded);
                 done.push(one.user);
             }
             poller.ready(Duration::from_millis(10)).await.expect("the controller goes on");

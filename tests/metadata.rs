@@ -224,7 +224,7 @@ fn a_mismatch_names_block_and_values_and_returns_the_buffer() {
             assert_ne!(mismatch.found, mismatch.expected);
             let text = failed.to_string();
             assert!(text.starts_with("the guard of block 19 is 0x"), "{text}");
-            assert_eq!(failed.execution, ExecutionStatus::Answered);
+            assert_eq!(failed.execution, ExecutionStatus::Responded);
             assert_eq!(failed.error.class(), ErrorClass::Failed);
             assert_eq!(failed.buffer.map(|buffer| buffer.len()), Some(extended.len()));
 

@@ -111,7 +111,7 @@ fn each_status_is_retried_as_often_as_by_linux() {
                 let (times, outcome) = read_once(&options, controls, move |_| status).await;
                 let failed = outcome.expect_err("the status does not change");
                 assert_eq!(status_of(&failed.error), Some(status & 0x7ff), "{failed}");
-                assert_eq!(failed.execution, ExecutionStatus::Answered);
+                assert_eq!(failed.execution, ExecutionStatus::Responded);
                 assert!(failed.buffer.is_some());
                 assert_eq!(times.len(), sends, "{status:#x} {memory:?}");
             });

@@ -138,7 +138,7 @@ impl LoadResult {
         let outcome = match failed.execution {
             ExecutionStatus::NotSent => Outcome::NotSent,
             // A medium that fails may have part of it.
-            ExecutionStatus::Answered => {
+            ExecutionStatus::Responded => {
                 self.refused.0 += 1;
                 self.refused.1 = Some(failed.error);
                 Outcome::Unknown

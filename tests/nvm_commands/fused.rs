@@ -61,7 +61,7 @@ fn written_if_as_expected(memory: MemoryMode) {
                 let buffer = halves(&controller, &old, &vec![0; blocks * BLOCK]);
                 let failed = namespace.compare_and_write(5, buffer).await.expect_err("it fails");
                 assert_eq!(status(&failed.error), Status::COMPARE_FAILURE);
-                assert_eq!(failed.execution, ExecutionStatus::Answered);
+                assert_eq!(failed.execution, ExecutionStatus::Responded);
                 assert!(failed.buffer.is_some_and(|buffer| buffer.len() == 2 * blocks * BLOCK));
                 assert!(read(&controller, &namespace, 5).await == new[..BLOCK]);
             }

@@ -355,7 +355,7 @@ fn a_repeated_write_to_a_zone_is_refused_with_an_unknown_execution() {
         // One that was sent once, and refused, was not executed.
         let failed = namespace.write(0, filled(&controller, &data)).await.unwrap_err();
         assert_eq!(status(&failed.error), Status::ZONE_INVALID_WRITE);
-        assert_eq!(failed.execution, ExecutionStatus::Answered, "{failed}");
+        assert_eq!(failed.execution, ExecutionStatus::Responded, "{failed}");
         controller.shutdown().await;
     });
 }

@@ -18,7 +18,7 @@ struct Limits {
 
 const PACKAGES: [Limits; 14] = [
     Limits { root: "auth/src/lib.rs", lines: 1_700 },
-    Limits { root: "rdma-host/src/lib.rs", lines: 22_041 },
+    Limits { root: "rdma-host/src/lib.rs", lines: 22_042 },
     Limits { root: "rdma-host/cli/src/lib.rs", lines: 18_252 },
     Limits { root: "rdma-host/cli/manual/src/lib.rs", lines: 200 },
     Limits { root: "rdma-host/client/src/lib.rs", lines: 700 },

@@ -30,7 +30,7 @@ pub use controller_reset::{ResetAnswer, ResetCommand, ResetStep};
 
 /// Write without a response.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UnansweredWrite {
+pub struct OutstandingWrite {
     /// Queue that it was sent on.
     pub queue: QueueId,
     /// Blocks that it may change.
@@ -147,7 +147,7 @@ pub struct EndedAssociation {
     /// controller could receive commands.
     pub closed_at: Instant,
     /// Writes that may still be executed.
-    pub writes: Vec<UnansweredWrite>,
+    pub writes: Vec<OutstandingWrite>,
 }
 
 impl EndedAssociation {
@@ -340,7 +340,7 @@ impl WriteFence {
         &mut self,
         association: Association,
         closed_at: Instant,
-        writes: Vec<UnansweredWrite>,
+        writes: Vec<OutstandingWrite>,
     ) -> bool {
         let follows = |latest: &Association| is_followed_by(&association, latest, &self.knowing);
         let is_over = self.latest.iter().any(follows) || self.resets.has_reset(association.number);
@@ -419,7 +419,7 @@ impl WriteFence {
                 self.remove(|ended| is_asked(ended) && ended.association.ids_prove)
             }
             ProbeAnswer::QueueGone => {
-                let is_proved = |ended: &EndedAssociation, write: &UnansweredWrite| {
+                let is_proved = |ended: &EndedAssociation, write: &OutstandingWrite| {
                     is_asked(ended) && ended.association.queues_prove && Some(write.queue) == queue
                 };
                 let over = self.remove_writes(is_proved);
@@ -550,7 +550,7 @@ impl WriteFence {
     /// that have no others.
     fn remove_writes(
         &mut self,
-        is_proved: impl Fn(&EndedAssociation, &UnansweredWrite) -> bool,
+        is_proved: impl Fn(&EndedAssociation, &OutstandingWrite) -> bool,
     ) -> Vec<EndedAssociation> {
         let over = self.remove(|ended| ended.writes.iter().all(|write| is_proved(ended, write)));
         for ended in &mut self.ended {

@@ -28,8 +28,8 @@ pub use command_retry::{CommandRetry, Disposition, FailedResponse};
 pub use discovery::{DiscoveryAction, DiscoveryLog, DiscoveryRead};
 pub use failure_kind::{FailureKind, Retryability};
 pub use fence::{
-    Admission, Association, EndedAssociation, FenceAction, FenceProof, ProbeAnswer, ProbeQuestion,
-    ResetAnswer, ResetCommand, ResetStep, UnansweredWrite, WriteFence,
+    Admission, Association, EndedAssociation, FenceAction, FenceProof, OutstandingWrite,
+    ProbeAnswer, ProbeQuestion, ResetAnswer, ResetCommand, ResetStep, WriteFence,
 };
 pub use identify_namespace::{IdentifyNamespace, IdentifyNamespaceAction};
 pub use keep_alive::{KeepAlive, KeepAliveAction};

@@ -87,11 +87,11 @@ pub enum PathChoice {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PathFailure {
     /// The controller answered with this status.
-    Answered(Status),
+    Response(Status),
     /// The connection was lost before the command was sent.
     NotSent,
     /// The connection was lost, and there is no response.
-    Unanswered,
+    NoResponse,
 }
 
 /// Decision about a command that failed on a path.
@@ -114,19 +114,19 @@ impl PathDecision {
     pub fn of(class: CommandClass, failure: PathFailure, sends: u8) -> Self {
         match (failure, class) {
             (PathFailure::NotSent, _) => Self::Elsewhere,
-            (PathFailure::Answered(status), _) if status.do_not_retry() => Self::Complete,
-            (PathFailure::Answered(status), _) if is_access_status(status) => Self::Elsewhere,
-            (PathFailure::Answered(status), CommandClass::NotRepeatable)
+            (PathFailure::Response(status), _) if status.do_not_retry() => Self::Complete,
+            (PathFailure::Response(status), _) if is_access_status(status) => Self::Elsewhere,
+            (PathFailure::Response(status), CommandClass::NotRepeatable)
                 if is_path_status(status) =>
             {
                 Self::Complete
             }
-            (PathFailure::Answered(status), _) if is_path_status(status) => Self::Elsewhere,
-            (PathFailure::Answered(_), _) | (_, CommandClass::NotRepeatable) => Self::Complete,
+            (PathFailure::Response(status), _) if is_path_status(status) => Self::Elsewhere,
+            (PathFailure::Response(_), _) | (_, CommandClass::NotRepeatable) => Self::Complete,
             // A command in flight at each of several losses may be their cause.
-            (PathFailure::Unanswered, _) if sends > RESENDS_MAX => Self::Complete,
-            (PathFailure::Unanswered, CommandClass::WithoutEffect) => Self::Elsewhere,
-            (PathFailure::Unanswered, CommandClass::IdempotentWrite) => Self::BehindFence,
+            (PathFailure::NoResponse, _) if sends > RESENDS_MAX => Self::Complete,
+            (PathFailure::NoResponse, CommandClass::WithoutEffect) => Self::Elsewhere,
+            (PathFailure::NoResponse, CommandClass::IdempotentWrite) => Self::BehindFence,
         }
     }
 }

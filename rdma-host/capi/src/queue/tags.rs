@@ -116,7 +116,7 @@ impl Tags {
         if completion.result == 0 {
             completion.result = -errno;
             completion.execution = match execution {
-                ExecutionStatus::Answered => 0,
+                ExecutionStatus::Responded => 0,
                 ExecutionStatus::NotSent => 1,
                 ExecutionStatus::Unknown => 2,
             };

@@ -149,7 +149,7 @@ impl Snapshot {
         let writes: u64 = fenced.clone().map(|fenced| fenced.writes).sum();
         families.gauges(
             (
-                "write_fence_unanswered_writes",
+                "write_fence_outstanding_writes",
                 "Writes without a response that the write fence is closed for.",
             ),
             [(vec![], writes)],

@@ -232,7 +232,7 @@ impl Namespace {
         if let (Some(protection), Direction::Read) = (transfer.host_protection(), direction)
             && let Err(error) = protection.check(lba, &buffer)
         {
-            let execution = ExecutionStatus::Answered;
+            let execution = ExecutionStatus::Responded;
             return Err(TransferError { error, buffer: Some(buffer), execution });
         }
         Ok(buffer)

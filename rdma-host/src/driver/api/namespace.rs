@@ -90,7 +90,7 @@ impl TransferError {
 
     /// Error in the response or data of an operation.
     pub(crate) fn answered(error: impl Into<Error>, buffer: Buffer) -> Self {
-        let execution = ExecutionStatus::Answered;
+        let execution = ExecutionStatus::Responded;
         Self { error: error.into(), buffer: Some(buffer), execution }
     }
 }
@@ -126,7 +126,7 @@ impl JoinedParts {
     /// Adds the result of the next part.
     pub(super) fn add(&mut self, ended: Result<Buffer, TransferError>) {
         let (error, execution, buffer) = match ended {
-            Ok(buffer) => (None, ExecutionStatus::Answered, Some(buffer)),
+            Ok(buffer) => (None, ExecutionStatus::Responded, Some(buffer)),
             Err(TransferError { error, buffer, execution }) => (Some(error), execution, buffer),
         };
         // Of several parts, some of which failed, some may have been executed.

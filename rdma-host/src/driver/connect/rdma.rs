@@ -376,7 +376,7 @@ impl<P: Provider> Resolved<P> {
         target: Target<'_>,
     ) -> Result<(Action, Option<ConnectionEvent<P>>), Error> {
         if let Some(event) = self.endpoint_mut().next_event().map_err(verbs_error)? {
-            if self.is_unanswered(&event) {
+            if self.is_without_response(&event) {
                 self.resolve_address(target)?;
                 return Ok((Action::None, None));
             }
@@ -414,7 +414,7 @@ impl<P: Provider> Resolved<P> {
     }
 
     /// Returns true if an attempt to resolve the address timed out before the deadline.
-    fn is_unanswered(&self, event: &ConnectionEvent<P>) -> bool {
+    fn is_without_response(&self, event: &ConnectionEvent<P>) -> bool {
         let ConnectionEvent::AddressError { status } = event else { return false };
         let timed_out = os_error(*status).kind() == ErrorKind::TimedOut;
         let deadline = self.side.poll_timeout();

@@ -54,7 +54,7 @@ pub(crate) enum Submission {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExecutionStatus {
     /// The controller has responded: the response tells.
-    Answered,
+    Responded,
     /// The command was never sent, or the controller refused it for the state of its path.
     NotSent,
     /// The command was sent without a response: it may have been executed, or yet be. Also of a

@@ -19,8 +19,8 @@ use crate::{
     config::{FENCE_PROBE_INTERVAL, FenceOptions, STATE_CHANGE_BACKLOG},
     driver::{data_path::live_summary::LiveSummary, runtime},
     proto::{
-        Admission, Association, EndedAssociation, FenceAction, FenceProof, ProbeAnswer,
-        ProbeQuestion, ResetAnswer, ResetCommand, UnansweredWrite, WriteFence,
+        Admission, Association, EndedAssociation, FenceAction, FenceProof, OutstandingWrite,
+        ProbeAnswer, ProbeQuestion, ResetAnswer, ResetCommand, WriteFence,
     },
     wire::{ControllerId, NamespaceId, Sqe},
 };
@@ -152,7 +152,7 @@ impl SharedFence {
     pub(crate) fn close(
         &self,
         association: Association,
-        writes: Vec<UnansweredWrite>,
+        writes: Vec<OutstandingWrite>,
         controller: &Span,
     ) {
         let Some((namespace, first, last)) = span_of(&writes) else { return };
@@ -290,7 +290,7 @@ impl SharedFence {
 }
 
 /// Namespace of the first write, and the first and last block of the writes to it.
-fn span_of(writes: &[UnansweredWrite]) -> Option<(NamespaceId, u64, u64)> {
+fn span_of(writes: &[OutstandingWrite]) -> Option<(NamespaceId, u64, u64)> {
     let written = || writes.iter().map(|write| &write.written);
     let namespace = written().next()?.namespace;
     let same = written().filter(|write| write.namespace == namespace);

@@ -21,7 +21,7 @@ pub(crate) struct PendingCommand {
     /// Time since which it waits behind the write fence; `None` if it never did.
     pub(crate) fenced_since: Option<Instant>,
     /// True if it changes blocks, and was sent without a response: it may have been executed.
-    pub(crate) is_unanswered: bool,
+    pub(crate) is_without_response: bool,
     /// True if the owner of the poller sends it again.
     pub(crate) is_repeat: bool,
 }
@@ -29,8 +29,8 @@ pub(crate) struct PendingCommand {
 impl PendingCommand {
     /// Command that was sent `sends` times, for the first time at the clock reading `started`.
     pub(crate) fn new(command: Command, started: u64, sends: u8) -> Self {
-        let (is_unanswered, is_repeat) = (false, false);
-        Self { command, started, sends, fenced_since: None, is_unanswered, is_repeat }
+        let (is_without_response, is_repeat) = (false, false);
+        Self { command, started, sends, fenced_since: None, is_without_response, is_repeat }
     }
 
     pub(crate) fn execution(&self) -> ExecutionStatus {

@@ -230,10 +230,11 @@ impl<P: Provider> Queue<P> {
         pending: PendingCommand,
         now: u64,
     ) -> Result<(), SubmitError> {
-        let PendingCommand { mut command, started, sends, is_unanswered, is_repeat, .. } = pending;
-        let kind = match (is_repeat, is_unanswered) {
+        let PendingCommand { mut command, started, sends, is_without_response, is_repeat, .. } =
+            pending;
+        let kind = match (is_repeat, is_without_response) {
             (true, _) => OriginKind::Unseen(UnseenKind::Repeat),
-            (false, true) => OriginKind::Unanswered,
+            (false, true) => OriginKind::WithoutResponse,
             (false, false) => OriginKind::Pending,
         };
         let origin = Origin { resends: sends, kind };

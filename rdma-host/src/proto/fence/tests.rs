@@ -76,9 +76,9 @@ fn blocks(namespace: u32, blocks: Range<u64>) -> WrittenBlocks {
     WrittenBlocks { namespace: NamespaceId(namespace), blocks }
 }
 
-fn written(queue: u16, blocks: Range<u64>) -> Vec<UnansweredWrite> {
+fn written(queue: u16, blocks: Range<u64>) -> Vec<OutstandingWrite> {
     let written = WrittenBlocks { namespace: NamespaceId(1), blocks };
-    vec![UnansweredWrite { queue: QueueId(queue), written }]
+    vec![OutstandingWrite { queue: QueueId(queue), written }]
 }
 
 fn question(controller: u16, queue: u16) -> ProbeQuestion {
@@ -472,7 +472,7 @@ fn a_preemption_is_a_proof_for_one_host_and_namespace() {
     assert_eq!(fence.preempted(own, NamespaceId(1), at - Duration::from_millis(1)), []);
     assert_eq!(fence.write_count(), 1);
     let written = WrittenBlocks { namespace: NamespaceId(2), blocks: 3..4 };
-    fence.close(old, at, vec![UnansweredWrite { queue: QueueId(1), written }]);
+    fence.close(old, at, vec![OutstandingWrite { queue: QueueId(1), written }]);
     assert_eq!(fence.preempted(own, NamespaceId(1), sent_at), []);
     assert_eq!(fence.write_count(), 1, "that to the other namespace");
     assert_eq!(fence.preempted(own, NamespaceId(2), sent_at).len(), 1);

@@ -135,17 +135,17 @@ fn matrix() -> String {
     line("", ["without effect", "idempotent write", "not repeatable"]);
     for (name, failure, sends) in [
         ("not sent", PathFailure::NotSent, 0),
-        ("no response", PathFailure::Unanswered, 1),
-        ("the same, sent too often", PathFailure::Unanswered, RESENDS_MAX + 1),
-        ("persistent loss", PathFailure::Answered(Status::ANA_PERSISTENT_LOSS), 0),
-        ("inaccessible", PathFailure::Answered(Status::ANA_INACCESSIBLE), 0),
-        ("transition", PathFailure::Answered(Status::ANA_TRANSITION), 0),
-        ("internal path error", PathFailure::Answered(Status(0x300)), 0),
-        ("controller path error", PathFailure::Answered(Status(0x360)), 0),
-        ("host path error", PathFailure::Answered(Status(0x370)), 0),
-        ("command aborted by host", PathFailure::Answered(Status(0x371)), 0),
-        ("inaccessible, do not retry", PathFailure::Answered(Status(0x4302)), 0),
-        ("any other status", PathFailure::Answered(Status(0x281)), 0),
+        ("no response", PathFailure::NoResponse, 1),
+        ("the same, sent too often", PathFailure::NoResponse, RESENDS_MAX + 1),
+        ("persistent loss", PathFailure::Response(Status::ANA_PERSISTENT_LOSS), 0),
+        ("inaccessible", PathFailure::Response(Status::ANA_INACCESSIBLE), 0),
+        ("transition", PathFailure::Response(Status::ANA_TRANSITION), 0),
+        ("internal path error", PathFailure::Response(Status(0x300)), 0),
+        ("controller path error", PathFailure::Response(Status(0x360)), 0),
+        ("host path error", PathFailure::Response(Status(0x370)), 0),
+        ("command aborted by host", PathFailure::Response(Status(0x371)), 0),
+        ("inaccessible, do not retry", PathFailure::Response(Status(0x4302)), 0),
+        ("any other status", PathFailure::Response(Status(0x281)), 0),
     ] {
         let decide = |class| match PathDecision::of(class, failure, sends) {
             PathDecision::Complete => "complete",

@@ -54,7 +54,7 @@ fn the_text_is_openmetrics() {
         format!(r#"nvmf_controller_state{{{common},state="waiting"}} 0"#),
         format!("nvmf_controller_state_change_timestamp_seconds{{{common}}} 1.5"),
         format!("nvmf_reconnects_total{{{common}}} 2"),
-        format!("nvmf_write_fence_unanswered_writes{{{common}}} 2"),
+        format!("nvmf_write_fence_outstanding_writes{{{common}}} 2"),
         format!(r#"nvmf_ana_group_state{{{common},group="1",state="inaccessible"}} 1"#),
         format!(r#"nvmf_commands_in_flight{{{common},queue="0"}} 4"#),
         format!(r#"nvmf_requests_total{{{common},queue="0",data="copied"}} 7"#),

@@ -30,7 +30,7 @@ impl Wake for WakeCount {
 }
 
 fn completion(slot: u32) -> CommandCompletion {
-    let (user, execution) = (slot.into(), ExecutionStatus::Answered);
+    let (user, execution) = (slot.into(), ExecutionStatus::Responded);
     CommandCompletion { user, outcome: Ok(Cqe::default()), data: None, execution }
 }
 

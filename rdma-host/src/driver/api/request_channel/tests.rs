@@ -47,12 +47,12 @@ fn execute(receiver: &mut RequestReceiver) -> CommandCompletion {
         user: request.command.user,
         outcome: Ok(Cqe::default()),
         data: None,
-        execution: ExecutionStatus::Answered,
+        execution: ExecutionStatus::Responded,
     }
 }
 
 fn is_answered(completion: Poll<CommandCompletion>) -> bool {
-    matches!(completion, Poll::Ready(done) if done.execution == ExecutionStatus::Answered)
+    matches!(completion, Poll::Ready(done) if done.execution == ExecutionStatus::Responded)
 }
 
 #[test]
@@ -270,7 +270,7 @@ fn requests_of_several_threads_end() {
                     for number in 0..REQUESTS {
                         let completion = sender.send(flush()).await;
                         if number % 7 != 0 {
-                            assert_eq!(completion.await.execution, ExecutionStatus::Answered);
+                            assert_eq!(completion.await.execution, ExecutionStatus::Responded);
                         }
                     }
                 });

@@ -73,7 +73,7 @@ impl Progress {
         let &FailedAttempt { path, generation, namespace, opcode, result, execution, .. } = failed;
         let status = failed.status();
         let failure = match (result, status, execution) {
-            (_, Some(status), _) => PathFailure::Answered(status),
+            (_, Some(status), _) => PathFailure::Response(status),
             (Err(Error::Misuse(Misuse::NamespaceReplaced(_))), ..) => {
                 table.set_absent(path, namespace);
                 PathFailure::NotSent
@@ -81,7 +81,7 @@ impl Progress {
             // The same on each path.
             (Err(Error::Misuse(_) | Error::Fenced(_)), ..) => return None,
             (.., ExecutionStatus::NotSent) => PathFailure::NotSent,
-            _ => PathFailure::Unanswered,
+            _ => PathFailure::NoResponse,
         };
         let is_unusable = table.fail((path, generation), namespace, status);
         let since = *self.since.get_or_insert_with(runtime::now);
@@ -91,7 +91,7 @@ impl Progress {
             return None;
         }
         let next = match (PathDecision::of(failed.class, failure, self.sends), failure) {
-            (PathDecision::Complete, PathFailure::Answered(status)) if table.resend => {
+            (PathDecision::Complete, PathFailure::Response(status)) if table.resend => {
                 let retries = self.retries;
                 match failed.retry.decide(&FailedResponse { opcode, status, retries, age }) {
                     Disposition::Complete => None,
@@ -103,7 +103,7 @@ impl Progress {
                 }
             }
             (PathDecision::Complete, _) => None,
-            (_, PathFailure::Unanswered) if !table.resend => None,
+            (_, PathFailure::NoResponse) if !table.resend => None,
             _ => Some(Duration::ZERO).filter(|_| self.failures <= RESENDS_MAX),
         };
         let (subsystem, error) = (&table.subsystem, result.as_ref().err());
@@ -122,7 +122,7 @@ impl Progress {
         is_unusable: bool,
     ) {
         self.may_be_executed |= execution == ExecutionStatus::Unknown;
-        self.sends = self.sends.saturating_add(u8::from(failure == PathFailure::Unanswered));
+        self.sends = self.sends.saturating_add(u8::from(failure == PathFailure::NoResponse));
         self.failures = self.failures.saturating_add(u8::from(!is_unusable));
         self.failed_on = (!is_unusable).then_some(path);
     }

@@ -97,7 +97,7 @@ impl Operation {
             Ok(buffer) => Outcome {
                 result: Ok(Cqe::default()),
                 buffer: Some(buffer),
-                execution: ExecutionStatus::Answered,
+                execution: ExecutionStatus::Responded,
             },
             Err(TransferError { error, buffer, execution }) => {
                 Outcome { result: Err(error), buffer, execution }

@@ -171,7 +171,7 @@ impl<P: Provider> AdminQueue<P> {
     fn take_response(&mut self) -> Option<CommandCompletion> {
         let completions = std::iter::from_fn(|| self.poller.take());
         let has_response = |completion: &CommandCompletion| {
-            completion.user == EXECUTE && completion.execution == ExecutionStatus::Answered
+            completion.user == EXECUTE && completion.execution == ExecutionStatus::Responded
         };
         completions.filter(has_response).last()
     }

@@ -120,7 +120,7 @@ impl<P: Provider> Poller<P> {
         if unseen == Some(UnseenKind::Internal) {
             return; // its reply sender is dropped
         }
-        self.note_unanswered(queue, &cancelled.command);
+        self.note_outstanding(queue, &cancelled.command);
         // A command in flight at each of several losses may be their cause.
         let resend = cancelled.sends <= RESENDS_MAX && self.link.as_ref().is_some_and(|l| l.resend);
         let class = CommandClass::of(&cancelled.command.sqe);
@@ -133,7 +133,7 @@ impl<P: Provider> Poller<P> {
             let (opcode, user) = (cancelled.command.sqe.opcode(), cancelled.command.user);
             let sends = cancelled.sends;
             tracing::debug!(parent: &self.span(), ?opcode, user, sends, "a command will be resent");
-            cancelled.is_unanswered |= class == CommandClass::IdempotentWrite;
+            cancelled.is_without_response |= class == CommandClass::IdempotentWrite;
             self.pending.push(cancelled);
         } else {
             self.fail_command(cancelled, cause.clone());

@@ -10,7 +10,7 @@ use crate::{
         runtime,
     },
     error::{Error, Fenced},
-    proto::{Admission, UnansweredWrite, WrittenBlocks},
+    proto::{Admission, OutstandingWrite, WrittenBlocks},
     wire::QueueId,
 };
 
@@ -66,10 +66,10 @@ impl<P: Provider> Poller<P> {
     }
 
     /// Notes that a command was in flight on a queue when the connection was lost.
-    pub(super) fn note_unanswered(&mut self, queue: QueueId, command: &Command) {
+    pub(super) fn note_outstanding(&mut self, queue: QueueId, command: &Command) {
         if let Some(link) = &mut self.link {
             let written = WrittenBlocks::of(&command.sqe);
-            link.unanswered.extend(written.map(|written| UnansweredWrite { queue, written }));
+            link.outstanding.extend(written.map(|written| OutstandingWrite { queue, written }));
         }
     }
 
@@ -77,7 +77,7 @@ impl<P: Provider> Poller<P> {
     /// destroyed, and before any command is completed or sent again.
     pub(super) fn close_fence(&mut self) {
         let Some(link) = &mut self.link else { return };
-        let writes = std::mem::take(&mut link.unanswered);
+        let writes = std::mem::take(&mut link.outstanding);
         if let Some(connection) = &link.connection {
             link.watch.fence().close(connection.association, writes, &connection.span);
         }

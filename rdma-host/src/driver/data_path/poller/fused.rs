@@ -79,8 +79,8 @@ fn join(user: u64, compare: CommandCompletion, write: CommandCompletion) -> Comm
         (Ok(compare), Ok(write)) if has_failed(&compare) && !has_failed(&write) => {
             (Err(TargetMisbehaved::FusedWrite(compare.status()).into()), ExecutionStatus::Unknown)
         }
-        (Ok(compare), _) if has_failed(&compare) => (Ok(compare), ExecutionStatus::Answered),
-        (Ok(_), Ok(write)) => (Ok(write), ExecutionStatus::Answered),
+        (Ok(compare), _) if has_failed(&compare) => (Ok(compare), ExecutionStatus::Responded),
+        (Ok(_), Ok(write)) => (Ok(write), ExecutionStatus::Responded),
         (Err(error), _) | (_, Err(error)) => {
             let both = [compare.execution, write.execution];
             let not_sent = both.iter().all(|&one| one == ExecutionStatus::NotSent);

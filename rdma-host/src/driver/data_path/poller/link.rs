@@ -13,7 +13,7 @@ use crate::{
         live_summary::LiveSummary,
         namespace_registry::NamespaceRegistry,
     },
-    proto::{CommandRetry, UnansweredWrite},
+    proto::{CommandRetry, OutstandingWrite},
 };
 
 /// Link of a poller to its controller, which supplies the queues of each connection.
@@ -30,7 +30,7 @@ pub(super) struct Link<P: Provider> {
     /// True while commands to be retried, or behind the write fence, are pending.
     pub(super) is_holding: bool,
     /// Blocks of the commands in flight at a loss, while the queues are being closed.
-    pub(super) unanswered: Vec<UnansweredWrite>,
+    pub(super) outstanding: Vec<OutstandingWrite>,
     /// Version of the write fence at the last decision about the commands behind it.
     pub(super) fence_version: u64,
     /// True if new queues may follow a loss.
@@ -70,7 +70,7 @@ impl<P: Provider> Link<P> {
             connection: None,
             retry: CommandRetry::default(),
             is_holding: false,
-            unanswered: Vec::new(),
+            outstanding: Vec::new(),
             fence_version: 0,
             reconnects: options.attempts_max() != Some(0),
             resend: options.resend,

@@ -172,7 +172,7 @@ impl<P: Provider> Poller<P> {
     pub(crate) fn add_pending(&mut self, command: Command, sends: u8) {
         let class = CommandClass::of(&command.sqe);
         let mut pending = PendingCommand::new(command, self.clock.raw(), sends);
-        pending.is_unanswered = sends > 0 && class == CommandClass::IdempotentWrite;
+        pending.is_without_response = sends > 0 && class == CommandClass::IdempotentWrite;
         self.pending.push(pending);
     }
 }

@@ -45,7 +45,7 @@ pub(super) enum OriginKind {
     /// Command that was pending before.
     Pending,
     /// Command that was sent before without a response, and may have been executed.
-    Unanswered,
+    WithoutResponse,
 }
 
 /// Command that the owner of a poller does not see.
@@ -125,7 +125,7 @@ impl InFlight {
         let Origin { resends, kind } = std::mem::take(&mut self.origin);
         let sends = resends.saturating_add(1);
         let mut pending = PendingCommand::new(command, self.started, sends);
-        pending.is_unanswered = kind == OriginKind::Unanswered;
+        pending.is_without_response = kind == OriginKind::WithoutResponse;
         pending.is_repeat = kind == OriginKind::Unseen(UnseenKind::Repeat);
         Cancelled { pending, unseen: unseen(kind) }
     }
@@ -135,7 +135,7 @@ impl InFlight {
 fn unseen(kind: OriginKind) -> Option<UnseenKind> {
     match kind {
         OriginKind::Unseen(kind) => Some(kind),
-        OriginKind::New | OriginKind::Pending | OriginKind::Unanswered => None,
+        OriginKind::New | OriginKind::Pending | OriginKind::WithoutResponse => None,
     }
 }
 
@@ -162,8 +162,8 @@ impl Completed<'_> {
     /// nothing of an earlier execution.
     pub(crate) fn failed_execution(&self) -> ExecutionStatus {
         match self.command.origin.kind {
-            OriginKind::Unanswered => ExecutionStatus::Unknown,
-            _ => ExecutionStatus::Answered,
+            OriginKind::WithoutResponse => ExecutionStatus::Unknown,
+            _ => ExecutionStatus::Responded,
         }
     }
 
@@ -194,7 +194,7 @@ impl Completed<'_> {
             user: self.command.user,
             outcome: Ok(response),
             data: self.command.data.take(),
-            execution: ExecutionStatus::Answered,
+            execution: ExecutionStatus::Responded,
         }
     }
 }

@@ -73,7 +73,7 @@ enum Host {
     /// The repetition was answered.
     Repeated(u8, u16),
     /// The other data was answered.
-    Answered,
+    Responded,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -201,7 +201,7 @@ impl Known {
         let mut fence = WriteFence::new(FenceOptions::default().mode(mode));
         let written = WrittenBlocks::of(&FIRST).expect("a write has an effect");
         fence.established(association(1, OLD));
-        let write = UnansweredWrite { queue: QUEUE, written };
+        let write = OutstandingWrite { queue: QUEUE, written };
         fence.close(association(1, OLD), closed_at, vec![write]);
         fence.established(association(2, ControllerId(self.id)));
         let question = match fence.action(ADDRESS, closed_at) {
@@ -285,7 +285,7 @@ impl State {
             }
             Host::Connected(closed_at, id) if self.may_write(search) => {
                 if matches!(search.rule, Rule::UnknownAlone) {
-                    let host = Host::Answered;
+                    let host = Host::Responded;
                     add("other data is answered", Self { host, medium: Data::Other, ..*self });
                 } else {
                     let host = Host::Repeated(closed_at, id);
@@ -294,7 +294,7 @@ impl State {
                 }
             }
             Host::Repeated(..) if self.may_write(search) => {
-                let host = Host::Answered;
+                let host = Host::Responded;
                 add("other data is answered", Self { host, medium: Data::Other, ..*self });
             }
             _ => {}
@@ -445,7 +445,7 @@ fn search(rule: Rule, target: Target) -> Outcome {
     let mut queue = VecDeque::from([start]);
     let mut progress = false;
     while let Some(state) = queue.pop_front() {
-        if state.host == Host::Answered {
+        if state.host == Host::Responded {
             progress = true;
             if state.medium != Data::Other {
                 let (mut steps, mut at) = (Vec::new(), state);
@@ -480,7 +480,7 @@ fn stuck(rule: Rule, target: Target) -> HashSet<Old> {
             before.entry(next.normal()).or_default().push(*state);
         }
     }
-    let is_answered = |state: &&State| state.host == Host::Answered;
+    let is_answered = |state: &&State| state.host == Host::Responded;
     let mut proceeding: Vec<_> = states.iter().filter(is_answered).copied().collect();
     let mut proceeds = HashSet::new();
     while let Some(state) = proceeding.pop() {

@@ -76,7 +76,7 @@ enum Host {
     /// The repetition was answered.
     Repeated,
     /// The other data was answered.
-    Answered,
+    Responded,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -250,10 +250,10 @@ impl State {
                     add("the repetition is answered", next);
                 }
                 Host::Repeated => {
-                    let next = Self { host: Host::Answered, medium: Data::Other, ..self.clone() };
+                    let next = Self { host: Host::Responded, medium: Data::Other, ..self.clone() };
                     add("other data is answered", next);
                 }
-                Host::Answered => {}
+                Host::Responded => {}
             }
         }
         all
@@ -363,8 +363,8 @@ fn search(rule: Rule, target: Target) -> Result<bool, Vec<&'static str>> {
     let mut queue = VecDeque::from(starts);
     let mut progress = false;
     while let Some(state) = queue.pop_front() {
-        progress |= state.host == Host::Answered;
-        if state.host == Host::Answered && state.medium != Data::Other {
+        progress |= state.host == Host::Responded;
+        if state.host == Host::Responded && state.medium != Data::Other {
             let (mut steps, mut at) = (Vec::new(), &state);
             while let Some((earlier, what)) = &from[at] {
                 steps.push(*what);
