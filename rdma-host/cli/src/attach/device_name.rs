@@ -31,9 +31,8 @@ impl FromStr for DeviceName {
             return Err(format!("a name has 1 to {BYTES_MAX} characters"));
         }
         if !text.chars().all(is_allowed) || text.starts_with(['.', '-']) {
-            return Err("a name is of letters, digits, '.', '_' and '-', and begins with none of \
-                        '.' and '-'"
-                .to_owned());
+            let rule = "a name is of letters, digits, '_', and, but for the first, '.' and '-'";
+            return Err(rule.to_owned());
         }
         Ok(Self(text.to_owned()))
     }
